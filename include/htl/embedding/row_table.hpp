@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file row_table.hpp
+/// @brief RowTable: a table of embedding rows, with the row gradient of the current step; shared by lookups, forks and optimizers.
+#pragma once
+
+#include <htl/embedding/row_gradient.hpp>
+
+#include <ATen/ops/zeros.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace htl {
+
+/// @brief A handle to a table [R, d]: copies share the weight and its row gradient. Works on any leaf tensor, one of ours or the user's own.
+///
+/// `Module::to` and `load` change the weight in place, so a handle stays valid through them.
+class RowTable {
+ public:
+  /// @brief No table.
+  RowTable() = default;
+  /// @brief A table over a weight that somebody owns.
+  /// @param weight [R, d] floating-point leaf
+  /// @param name for error sentences
+  /// @param padding_row a row that is looked up but never trained and never enters a Gramian
+  /// @throws c10::ValueError on a wrong shape or padding row; c10::TypeError unless floating point
+  explicit RowTable(at::Tensor weight, std::string name = "table", std::optional<int64_t> padding_row = std::nullopt) : state_(std::make_shared<State>()) {
+    check_shape("htl::RowTable", "the weight of \"" + name + "\"", weight, {-1, -1});
+    HTL_CHECK_TYPE(weight.is_floating_point(), "htl::RowTable: expected floating-point weight for \"", name, "\", got ", weight.scalar_type());
+    HTL_CHECK(!padding_row || (*padding_row >= 0 && *padding_row < weight.size(0)), "htl::RowTable: padding row ", padding_row.value_or(0), " of \"", name,
+              "\" is outside [0, ", weight.size(0), ")");
+    state_->weight = std::move(weight);
+    state_->name = std::move(name);
+    state_->padding_row = padding_row;
+  }
+
+  /// @brief Whether there is a table.
+  bool defined() const { return state_ != nullptr; }
+  /// @brief The weight [R, d].
+  at::Tensor& weight() const { return state_->weight; }
+  /// @brief R.
+  int64_t rows() const { return state_->weight.size(0); }
+  /// @brief d.
+  int64_t dim() const { return state_->weight.size(1); }
+  /// @brief For error sentences.
+  const std::string& name() const { return state_->name; }
+  /// @brief The frozen row, if any.
+  const std::optional<int64_t>& padding_row() const { return state_->padding_row; }
+  /// @brief The gradient of the current step.
+  RowGradient& gradient() const { return state_->gradient; }
+  /// @brief CPU scratch of the row grouping: [R] int32, −1 between uses; made on first use. 4 bytes a row.
+  std::vector<int32_t>& slot_scratch() const { return state_->slot_of_row; }
+  /// @brief How often this table's lookups have been grouped by row; tests prove that nothing is grouped twice.
+  int64_t& groupings() const { return state_->groupings; }
+  /// @brief Whether two handles share one table.
+  bool is_same(const RowTable& other) const { return state_ == other.state_; }
+
+ private:
+  struct State {
+    at::Tensor weight;
+    std::string name;
+    std::optional<int64_t> padding_row;
+    RowGradient gradient;
+    std::vector<int32_t> slot_of_row;
+    int64_t groupings = 0;
+  };
+  std::shared_ptr<State> state_;
+};
+
+/// @brief A module that owns row tables; optimizers and dense_parameters() ask for them through this.
+class RowTableOwner {
+ public:
+  virtual ~RowTableOwner() = default;
+  /// @brief Handles to the module's tables.
+  virtual std::vector<RowTable> row_tables() const = 0;
+};
+
+}  // namespace htl

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file label_transform.hpp
+/// @brief Transforms of continuous labels, with the statistics that they carry and their exact inverse.
+#pragma once
+
+#include <htl/task/label.hpp>
+
+#include <cmath>
+#include <concepts>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace htl {
+
+/// @brief What a label transform must offer. A transform is a value; fitting makes a new one.
+///
+/// - `name()`: a short word, as in configuration files;
+/// - `fitted(values)`: a copy with the statistics of the float64 values [n] (n ≥ 1, all finite);
+/// - `is_fitted()`; `apply(values)` and `inverse(values)`: elementwise, keep shape, type and device, differentiable;
+/// - `statistics()`: the fitted numbers by name; `with_statistics(numbers)`: the same transform with given numbers.
+template <class F>
+concept LabelTransform = std::copy_constructible<F> && requires(const F& transform, const at::Tensor& values, const Named<double>& numbers) {
+  { transform.name() } -> std::convertible_to<std::string>;
+  { transform.fitted(values) } -> std::same_as<F>;
+  { transform.is_fitted() } -> std::same_as<bool>;
+  { transform.apply(values) } -> std::same_as<at::Tensor>;
+  { transform.inverse(values) } -> std::same_as<at::Tensor>;
+  { transform.statistics() } -> std::same_as<Named<double>>;
+  { transform.with_statistics(numbers) } -> std::same_as<F>;
+};
+
+/// @brief No transform: the label in its own unit.
+struct IdentityTransform {
+  /// @brief "none"
+  std::string name() const { return "none"; }
+  /// @brief Itself.
+  IdentityTransform fitted(const at::Tensor&) const { return *this; }
+  /// @brief Always true.
+  bool is_fitted() const { return true; }
+  /// @brief y
+  at::Tensor apply(const at::Tensor& values) const { return values; }
+  /// @brief y
+  at::Tensor inverse(const at::Tensor& values) const { return values; }
+  /// @brief None.
+  Named<double> statistics() const { return {}; }
+  /// @brief Itself.
+  IdentityTransform with_statistics(const Named<double>&) const { return *this; }
+};
+
+/// @brief z = (y − mean) / sd, with the population standard deviation of the training labels. A constant label has sd = 1.
+struct ZScoreTransform {
+  double mean = 0.0;    ///< in the label's unit
+  double sd = 0.0;      ///< in the label's unit; 0 = not fitted
+
+  /// @brief "z_score"
+  std::string name() const { return "z_score"; }
+  /// @brief A copy with mean and sd of the values.
+  ZScoreTransform fitted(const at::Tensor& values) const {
+    const double center = values.mean().item<double>();
+    const double spread = std::sqrt((values - center).square().mean().item<double>());
+    return {center, spread > 0.0 ? spread : 1.0};
+  }
+  /// @brief Whether statistics are there.
+  bool is_fitted() const { return sd > 0.0; }
+  /// @brief (y − mean) / sd
+  at::Tensor apply(const at::Tensor& values) const { return (values - mean) / sd; }
+  /// @brief z · sd + mean
+  at::Tensor inverse(const at::Tensor& values) const { return values * sd + mean; }
+  /// @brief mean, sd
+  Named<double> statistics() const { return Named<double>().set("mean", mean).set("sd", sd); }
+  /// @brief A copy with given mean and sd.
+  ZScoreTransform with_statistics(const Named<double>& numbers) const {
+    HTL_CHECK(numbers["sd"] > 0.0 && std::isfinite(numbers["sd"]) && std::isfinite(numbers["mean"]),
+              "htl::z_score: expected a finite mean and a finite sd > 0, got mean ", numbers["mean"], ", sd ", numbers["sd"]);
+    return {numbers["mean"], numbers["sd"]};
+  }
+};
+
+/// @brief z = log(1 + y) for labels ≥ 0; the inverse is exp(z) − 1 (a median-like value: the inverse of a mean of logs is not the mean).
+struct Log1pTransform {
+  /// @brief "log1p"
+  std::string name() const { return "log1p"; }
+  /// @brief Itself.
+  /// @throws c10::ValueError if a label is below 0
+  Log1pTransform fitted(const at::Tensor& values) const {
+    const double least = values.min().item<double>();
+    HTL_CHECK(least >= 0.0, "htl::log1p: expected labels ≥ 0, got ", least, "; use z_score() for a label that can be negative");
+    return *this;
+  }
+  /// @brief Always true.
+  bool is_fitted() const { return true; }
+  /// @brief log(1 + y)
+  at::Tensor apply(const at::Tensor& values) const { return values.log1p(); }
+  /// @brief exp(z) − 1
+  at::Tensor inverse(const at::Tensor& values) const { return values.expm1(); }
+  /// @brief None.
+  Named<double> statistics() const { return {}; }
+  /// @brief Itself.
+  Log1pTransform with_statistics(const Named<double>&) const { return *this; }
+};
+
+/// @brief Any LabelTransform as a copyable value.
+class AnyLabelTransform {
+ public:
+  /// @brief The identity.
+  AnyLabelTransform() : AnyLabelTransform(IdentityTransform{}) {}
+  /// @brief Wraps a transform.
+  template <LabelTransform F>
+    requires(!std::same_as<F, AnyLabelTransform>)
+  AnyLabelTransform(F transform) : held_(std::make_shared<Held<F>>(std::move(transform))) {}  // NOLINT(google-explicit-constructor): a transform is one
+
+  /// @brief The transform's short word.
+  std::string name() const { return held_->name(); }
+  /// @brief Whether its statistics are there.
+  bool is_fitted() const { return held_->is_fitted(); }
+  /// @brief A copy fitted to the observed rows of a label.
+  /// @throws c10::ValueError if no row is observed, or an observed label is not finite
+  AnyLabelTransform fitted(const Label& label) const {
+    at::Tensor values = label.value.detach().to(at::kCPU, at::kDouble);
+    if (label.mask.defined()) values = values.masked_select(label.mask.to(at::kCPU));
+    HTL_CHECK(values.numel() > 0, "htl::", name(), ": expected at least one observed label to fit to, got none");
+    HTL_CHECK(values.isfinite().all().item<bool>(), "htl::", name(), ": expected finite labels, got NaN or infinity; mask those rows");
+    return held_->fitted(values);
+  }
+  /// @brief Label → target.
+  /// @throws c10::Error if it was not fitted
+  at::Tensor apply(const at::Tensor& values) const {
+    check_fitted();
+    return held_->apply(values);
+  }
+  /// @brief Target → label's unit.
+  /// @throws c10::Error if it was not fitted
+  at::Tensor inverse(const at::Tensor& values) const {
+    check_fitted();
+    return held_->inverse(values);
+  }
+  /// @brief The fitted numbers by name.
+  Named<double> statistics() const { return held_->statistics(); }
+  /// @brief The same transform with given numbers, as read from a file.
+  AnyLabelTransform with_statistics(const Named<double>& numbers) const { return held_->with_statistics(numbers); }
+
+ private:
+  struct Base {
+    virtual ~Base() = default;
+    virtual std::string name() const = 0;
+    virtual bool is_fitted() const = 0;
+    virtual AnyLabelTransform fitted(const at::Tensor& values) const = 0;
+    virtual at::Tensor apply(const at::Tensor& values) const = 0;
+    virtual at::Tensor inverse(const at::Tensor& values) const = 0;
+    virtual Named<double> statistics() const = 0;
+    virtual AnyLabelTransform with_statistics(const Named<double>& numbers) const = 0;
+  };
+  template <class F>
+  struct Held final : Base {
+    explicit Held(F value) : transform(std::move(value)) {}
+    std::string name() const override { return transform.name(); }
+    bool is_fitted() const override { return transform.is_fitted(); }
+    AnyLabelTransform fitted(const at::Tensor& values) const override { return transform.fitted(values); }
+    at::Tensor apply(const at::Tensor& values) const override { return transform.apply(values); }
+    at::Tensor inverse(const at::Tensor& values) const override { return transform.inverse(values); }
+    Named<double> statistics() const override { return transform.statistics(); }
+    AnyLabelTransform with_statistics(const Named<double>& numbers) const override { return transform.with_statistics(numbers); }
+    F transform;
+  };
+  void check_fitted() const {
+    HTL_CHECK_STATE(is_fitted(), "htl::", name(), ": expected fitted statistics, got none; call tasks.fitted(training_labels) and use its result");
+  }
+  std::shared_ptr<const Base> held_;
+};
+
+/// @brief No transform.
+inline AnyLabelTransform no_transform() { return IdentityTransform{}; }
+/// @brief z = (y − mean) / sd.
+inline AnyLabelTransform z_score() { return ZScoreTransform{}; }
+/// @brief z = log(1 + y).
+inline AnyLabelTransform log1p() { return Log1pTransform{}; }
+
+/// @brief A transform by its name in files: "none", "z_score", "log1p".
+/// @throws c10::ValueError naming the nearest name
+inline AnyLabelTransform label_transform(std::string_view name) {
+  for (const AnyLabelTransform& known : {no_transform(), z_score(), log1p()})
+    if (known.name() == name) return known;
+  const std::vector<std::string> names = {"none", "z_score", "log1p"};
+  HTL_CHECK(false, "htl::label_transform: unknown transform \"", name, "\"; did you mean \"", nearest(name, names), "\"? Known: ", quoted(names));
+}
+
+}  // namespace htl

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file task_loss.hpp
+/// @brief TaskLoss: what a loss must offer; AnyLoss: any of them as a value, since a task's losses may come from a file.
+#pragma once
+
+#include <htl/task/named.hpp>
+
+#include <concepts>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace htl {
+
+/// @brief What a loss sees of one task in one batch.
+struct LossInput {
+  /// [B, W] the tower's output; W is the loss's output_width().
+  at::Tensor output;
+  /// [B] the transformed label in the output's type (multiclass: int64 class index). 0 in rows without a label.
+  at::Tensor target;
+  /// [B] the label in its own unit; 0 in rows without a label. Equal to target for discrete tasks.
+  at::Tensor label;
+  /// [B] mask × weight in the output's type; undefined = 1 everywhere. The caller applies it; pairwise losses read it to form pairs.
+  at::Tensor weight;
+  /// The batch's named columns [B].
+  const Named<at::Tensor>& context;
+};
+
+/// @brief A loss: one value per row, unreduced, and the prediction that its output means.
+///
+/// - `name()`: a short word, as in configuration files;
+/// - `output_width()`: the W that the tower must give;
+/// - `per_row(input)`: [B] in the output's type, differentiable in `input.output`, finite for every finite output, also in rows without a label;
+/// - `predict(output, context)`: [B] (multiclass [B, K] probabilities): the prediction in the space of the target, detached from nothing.
+///
+/// Optional: `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit
+/// (ZILN, WLR, CREAD); no label transform may stand on its task.
+/// Adding a loss is adding one file with such a struct.
+template <class L>
+concept TaskLoss = std::copy_constructible<L> &&
+    requires(const L& loss, const LossInput& input, const at::Tensor& output, const Named<at::Tensor>& context) {
+      { loss.name() } -> std::convertible_to<std::string>;
+      { loss.output_width() } -> std::convertible_to<int64_t>;
+      { loss.per_row(input) } -> std::same_as<at::Tensor>;
+      { loss.predict(output, context) } -> std::same_as<at::Tensor>;
+    };
+
+/// @brief Any TaskLoss as a copyable value. One virtual call a batch.
+class AnyLoss {
+ public:
+  /// @brief Wraps a loss.
+  template <TaskLoss L>
+    requires(!std::same_as<L, AnyLoss>)
+  AnyLoss(L loss) : held_(std::make_shared<Held<L>>(std::move(loss))) {}  // NOLINT(google-explicit-constructor): a loss is an AnyLoss
+
+  /// @brief The loss's short word.
+  std::string name() const { return held_->name(); }
+  /// @brief The W that the tower must give.
+  int64_t output_width() const { return held_->output_width(); }
+  /// @brief [B] one value per row.
+  at::Tensor per_row(const LossInput& input) const { return held_->per_row(input); }
+  /// @brief The prediction that an output [B, W] means.
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return held_->predict(output, context); }
+  /// @brief Whether the loss works in the label's own unit.
+  bool in_label_unit() const { return held_->in_label_unit(); }
+
+ private:
+  struct Base {
+    virtual ~Base() = default;
+    virtual std::string name() const = 0;
+    virtual int64_t output_width() const = 0;
+    virtual at::Tensor per_row(const LossInput& input) const = 0;
+    virtual at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const = 0;
+    virtual bool in_label_unit() const = 0;
+  };
+  template <class L>
+  struct Held final : Base {
+    explicit Held(L value) : loss(std::move(value)) {}
+    std::string name() const override { return loss.name(); }
+    int64_t output_width() const override { return loss.output_width(); }
+    at::Tensor per_row(const LossInput& input) const override { return loss.per_row(input); }
+    at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const override { return loss.predict(output, context); }
+    bool in_label_unit() const override {
+      if constexpr (requires { L::in_label_unit; }) return L::in_label_unit;
+      return false;
+    }
+    L loss;
+  };
+  std::shared_ptr<const Base> held_;
+};
+
+}  // namespace htl

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file task_set.hpp
+/// @brief TaskSet: the tasks of a model and the graph between them, checked once, as a value.
+#pragma once
+
+#include <htl/task/task.hpp>
+#include <htl/task/task_outputs.hpp>
+
+#include <initializer_list>
+#include <vector>
+
+namespace htl {
+
+/// @brief Tasks in a directed acyclic graph with any number of core tasks.
+///
+/// The order of the list is the order of outputs, losses, views and Gramian rows. An edge u → t (`t.after(u)`) says that what u knows flows into t;
+/// the order of the list need not respect it. Without any `after()` the set is the full chain: each task follows all those before it.
+class TaskSet {
+ public:
+  /// @brief Checks and links the tasks.
+  /// @throws c10::ValueError: no task, a name twice, an unknown parent (with the nearest name), a task that follows itself, a cycle (spelled out),
+  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one
+  TaskSet(std::initializer_list<TaskSpec> tasks) : TaskSet(std::vector<TaskSpec>(tasks)) {}
+  /// @brief The same from a list.
+  explicit TaskSet(std::vector<TaskSpec> tasks) : tasks_(std::move(tasks)) {
+    HTL_CHECK(!tasks_.empty(), "htl::TaskSet: expected at least one task, got none");
+    for (size_t t = 0; t < tasks_.size(); ++t)
+      for (size_t s = 0; s < t; ++s)
+        HTL_CHECK(tasks_[s].name() != tasks_[t].name(), "htl::TaskSet: the task \"", tasks_[t].name(), "\" is there twice; names must be unique");
+    link();
+    sort_topologically();
+    check_observation();
+  }
+
+  /// @brief The number of tasks T.
+  int64_t size() const { return static_cast<int64_t>(tasks_.size()); }
+  /// @brief The task at a position.
+  const TaskSpec& operator[](int64_t index) const {
+    HTL_CHECK_INDEX(index >= 0 && index < size(), "htl::TaskSet: expected a position in [0, ", size(), "), got ", index);
+    return tasks_[static_cast<size_t>(index)];
+  }
+  /// @brief The task of a name.
+  const TaskSpec& operator[](std::string_view name) const { return tasks_[static_cast<size_t>(index(name))]; }
+  /// @brief The position of a name.
+  /// @throws c10::IndexError naming the nearest name
+  int64_t index(std::string_view name) const {
+    for (size_t t = 0; t < tasks_.size(); ++t)
+      if (tasks_[t].name() == name) return static_cast<int64_t>(t);
+    HTL_CHECK_INDEX(false, "htl::TaskSet: there is no task \"", name, "\"; did you mean \"", nearest(name, names()), "\"? Tasks: ", quoted(names()));
+  }
+  /// @brief Whether a task of that name is present.
+  bool contains(std::string_view name) const {
+    for (const TaskSpec& task : tasks_)
+      if (task.name() == name) return true;
+    return false;
+  }
+  /// @brief All names, in order.
+  std::vector<std::string> names() const {
+    std::vector<std::string> result;
+    for (const TaskSpec& task : tasks_) result.push_back(task.name());
+    return result;
+  }
+  /// @brief All tasks, in order.
+  auto begin() const { return tasks_.begin(); }
+  /// @brief End of the tasks.
+  auto end() const { return tasks_.end(); }
+
+  /// @brief Positions of the tasks that flow directly into one, in the order of the list.
+  const std::vector<int64_t>& parents(int64_t task) const { return parents_.at(static_cast<size_t>(task)); }
+  /// @brief All positions so that parents come first; ties keep the order of the list.
+  const std::vector<int64_t>& order() const { return order_; }
+  /// @brief Positions of the core tasks.
+  std::vector<int64_t> cores() const {
+    std::vector<int64_t> result;
+    for (int64_t t = 0; t < size(); ++t)
+      if (tasks_[static_cast<size_t>(t)].is_core()) result.push_back(t);
+    return result;
+  }
+  /// @brief Whether a path leads from one task to another.
+  bool precedes(int64_t from, int64_t to) const {
+    for (const int64_t parent : parents(to))
+      if (parent == from || precedes(from, parent)) return true;
+    return false;
+  }
+
+  /// @brief A new set whose label transforms are fitted to the observed training labels (observed_when included).
+  /// @throws c10::ValueError if a transform finds no observed label; c10::IndexError if a label is missing
+  TaskSet fitted(const Labels& labels) const {
+    TaskSet result = *this;
+    for (size_t t = 0; t < tasks_.size(); ++t) {
+      if (tasks_[t].kind() != TaskKind::regression) continue;
+      Label label = labels[tasks_[t].name()];
+      label.mask = observed(static_cast<int64_t>(t), labels);
+      try {
+        result.tasks_[t] = tasks_[t].transform(tasks_[t].transform().fitted(label));
+      } catch (const c10::Error& error) {
+        HTL_CHECK(false, "htl::TaskSet: can't fit the label transform of task \"", tasks_[t].name(), "\": ", error.what_without_backtrace());
+      }
+    }
+    return result;
+  }
+
+  /// @brief [B] bool: the rows that carry a task's label (mask and observed_when together); undefined = all. No synchronisation.
+  at::Tensor observed(int64_t task, const Labels& labels) const {
+    const TaskSpec& spec = (*this)[task];
+    at::Tensor mask = labels[spec.name()].mask;
+    if (spec.observed_when().empty()) return mask;
+    const int64_t condition = index(spec.observed_when());
+    at::Tensor event = labels[spec.observed_when()].value > 0.5;
+    const at::Tensor known = observed(condition, labels);
+    if (known.defined()) event = event.logical_and(known);
+    return mask.defined() ? mask.logical_and(event) : event;
+  }
+
+  /// @brief Outputs [B, W_t] → predictions in the label's unit: probabilities, or the inverse transform of what the losses predict.
+  ///
+  /// Gradient flows through; wrap in no-grad for serving. Context columns are needed only by losses that read them.
+  Predictions predict(const TaskOutputs& outputs, const Named<at::Tensor>& context = {}) const {
+    Predictions predictions;
+    for (const TaskSpec& task : tasks_) {
+      const at::Tensor& output = outputs[task.name()];
+      check_shape("htl::TaskSet::predict", "the output of task \"" + task.name() + "\"", output, {-1, task.output_width()});
+      at::Tensor value;
+      if (!task.losses().empty()) {
+        value = task.losses().front().loss.predict(output, context);
+      } else if (task.kind() == TaskKind::binary) {
+        value = output.squeeze(1).sigmoid();
+      } else if (task.kind() == TaskKind::multiclass) {
+        value = output.softmax(1);
+      } else {
+        value = output.squeeze(1);
+      }
+      if (task.kind() == TaskKind::regression && !task.in_label_unit()) value = task.transform().inverse(value);
+      predictions.set(task.name(), value);
+    }
+    return predictions;
+  }
+
+ private:
+  void link() {
+    bool explicit_edges = false;
+    for (const TaskSpec& task : tasks_) explicit_edges = explicit_edges || task.parents().has_value();
+    parents_.resize(tasks_.size());
+    for (size_t t = 0; t < tasks_.size(); ++t) {
+      std::vector<bool> is_parent(tasks_.size(), false);
+      if (!explicit_edges) std::fill(is_parent.begin(), is_parent.begin() + static_cast<std::ptrdiff_t>(t), true);
+      if (tasks_[t].parents())
+        for (const std::string& name : *tasks_[t].parents()) {
+          HTL_CHECK(contains(name), "htl::TaskSet: task \"", tasks_[t].name(), "\" follows \"", name, "\", which is not there; did you mean \"",
+                    nearest(name, names()), "\"? Tasks: ", quoted(names()));
+          HTL_CHECK(name != tasks_[t].name(), "htl::TaskSet: task \"", name, "\" follows itself; remove it from its after()");
+          is_parent[static_cast<size_t>(index(name))] = true;
+        }
+      for (size_t s = 0; s < tasks_.size(); ++s)
+        if (is_parent[s]) parents_[t].push_back(static_cast<int64_t>(s));
+    }
+  }
+
+  void sort_topologically() {
+    std::vector<bool> done(tasks_.size(), false);
+    while (order_.size() < tasks_.size()) {
+      bool progress = false;
+      for (size_t t = 0; t < tasks_.size(); ++t) {
+        if (done[t] || !std::all_of(parents_[t].begin(), parents_[t].end(), [&](int64_t p) { return done[static_cast<size_t>(p)]; })) continue;
+        done[t] = progress = true;
+        order_.push_back(static_cast<int64_t>(t));
+      }
+      HTL_CHECK(progress, "htl::TaskSet: the tasks follow each other in a cycle: ", describe_cycle(done), "; remove one of these edges");
+    }
+  }
+
+  std::string describe_cycle(const std::vector<bool>& done) const {
+    size_t at = 0;
+    while (done[at]) ++at;
+    std::vector<size_t> path;
+    while (std::find(path.begin(), path.end(), at) == path.end()) {
+      path.push_back(at);
+      for (const int64_t parent : parents_[at])
+        if (!done[static_cast<size_t>(parent)]) {
+          at = static_cast<size_t>(parent);
+          break;
+        }
+    }
+    std::string text = "\"" + tasks_[at].name() + "\"";
+    const auto first = std::find(path.begin(), path.end(), at);
+    for (auto step = first + 1; step != path.end(); ++step) text += " after \"" + tasks_[*step].name() + "\"";
+    return text + " after \"" + tasks_[at].name() + "\"";
+  }
+
+  void check_observation() const {
+    for (const TaskSpec& task : tasks_) {
+      std::vector<std::string> seen = {task.name()};
+      std::string condition = task.observed_when();
+      while (!condition.empty()) {
+        HTL_CHECK(contains(condition), "htl::TaskSet: task \"", seen.back(), "\" is observed when \"", condition, "\", which is not there; did you mean \"",
+                  nearest(condition, names()), "\"?");
+        HTL_CHECK((*this)[condition].kind() == TaskKind::binary, "htl::TaskSet: task \"", seen.back(), "\" is observed when \"", condition,
+                  "\", which is ", to_string((*this)[condition].kind()), "; expected a binary task");
+        HTL_CHECK(std::find(seen.begin(), seen.end(), condition) == seen.end(), "htl::TaskSet: the label of task \"", condition,
+                  "\" is observed only when it is itself observed; break this circle of observed_when()");
+        seen.push_back(condition);
+        condition = (*this)[condition].observed_when();
+      }
+      HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"", task.losses().empty() ? "" : task.losses().front().loss.name(),
+                "\" of task \"", task.name(), "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
+    }
+  }
+
+  std::vector<TaskSpec> tasks_;
+  std::vector<std::vector<int64_t>> parents_;
+  std::vector<int64_t> order_;
+};
+
+}  // namespace htl

@@ -24,7 +24,7 @@ struct RowGradient {
   /// @brief Whether a backward has written since the last clear().
   bool defined() const { return values.defined(); }
   /// @brief Forgets the step.
-  void clear() { rows = values = valid = {}; }
+  void clear() { rows = values = valid = at::Tensor(); }
   /// @brief Σ values², a float64 scalar on the table's device; 0 when undefined. No synchronisation.
   at::Tensor squared_norm() const { return defined() ? values.to(at::kDouble).square().sum() : at::zeros({}, at::kDouble); }
   /// @brief Multiplies by a factor (0-dim tensor or number). No synchronisation.

@@ -5,12 +5,16 @@
 
 #include <htl/embedding/row_gradient.hpp>
 
-#include <ATen/ops/zeros.h>
+#include <c10/util/intrusive_ptr.h>
 
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
+
+namespace torch::autograd {
+struct Node;
+}
 
 namespace htl {
 
@@ -50,8 +54,13 @@ class RowTable {
   const std::optional<int64_t>& padding_row() const { return state_->padding_row; }
   /// @brief The gradient of the current step.
   RowGradient& gradient() const { return state_->gradient; }
+  /// @brief Whether backward also hands the row gradient to `weight().grad()` as a sparse COO tensor, for optimizers that know only that.
+  /// Costs a copy of rows and values a step, and such an optimizer sorts the rows again: LibTorch drops the coalesced flag.
+  bool& coo_gradient() const { return state_->coo_gradient; }
   /// @brief CPU scratch of the row grouping: [R] int32, −1 between uses; made on first use. 4 bytes a row.
   std::vector<int32_t>& slot_scratch() const { return state_->slot_of_row; }
+  /// @brief The differentiable lookups of this table whose graph is alive; backward() looks here for ways around a fork.
+  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const { return state_->live_lookups; }
   /// @brief How often this table's lookups have been grouped by row; tests prove that nothing is grouped twice.
   int64_t& groupings() const { return state_->groupings; }
   /// @brief Whether two handles share one table.
@@ -63,7 +72,9 @@ class RowTable {
     std::string name;
     std::optional<int64_t> padding_row;
     RowGradient gradient;
+    bool coo_gradient = false;
     std::vector<int32_t> slot_of_row;
+    std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::intrusive_ptr<c10::intrusive_ptr_target>>> live_lookups;
     int64_t groupings = 0;
   };
   std::shared_ptr<State> state_;

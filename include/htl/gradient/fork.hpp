@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file fork.hpp
+/// @brief GradientFork: one shared input, T views of it, and a method that combines the T gradients which come back.
+#pragma once
+
+#include <htl/gradient/gramian.hpp>
+#include <htl/gradient/report.hpp>
+#include <htl/task/task_set.hpp>
+#include <htl/weighting/weighting.hpp>
+
+#include <torch/nn/cloneable.h>
+
+#include <functional>
+#include <memory>
+#include <ostream>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+namespace htl {
+
+namespace detail {
+
+/// One split: what its node needs in backward. View (t, i) — task t, lookup i — is output t · n + i of the node.
+class ForkCall : public torch::CustomClassHolder {
+ public:
+  int64_t tasks = 0;
+  std::vector<c10::intrusive_ptr<LookupData>> lookups;  // row form
+  at::Tensor base;                                      // representation form
+  bool used = false;                                    // its gradient was emitted
+
+  // set by backward() for the duration of one pass
+  bool armed = false;
+  std::vector<int64_t> task_of_view;
+  std::function<at::Tensor()> combine;  // representation form in one pass: the gradient of the base
+  std::vector<std::vector<at::Tensor>> collected;  // [T][n]
+
+  int64_t inputs() const { return base.defined() ? 1 : static_cast<int64_t>(lookups.size()); }
+};
+
+struct ForkFunction : torch::autograd::Function<ForkFunction> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext* context, at::TensorList /*differentiable*/,
+                                                const std::vector<at::Tensor>& values, const c10::intrusive_ptr<ForkCall>& call) {
+    context->set_materialize_grads(false);
+    context->saved_data["call"] = c10::IValue::make_capsule(call);
+    torch::autograd::variable_list views;
+    for (int64_t t = 0; t < call->tasks; ++t)
+      for (const at::Tensor& value : values) views.push_back(value.view(value.sizes()));
+    return views;
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& gradients) {
+    refuse_second_derivative("htl::GradientFork");
+    const auto call = c10::static_intrusive_pointer_cast<ForkCall>(context->saved_data["call"].toCapsule());
+    HTL_CHECK_STATE(call->armed, "htl::GradientFork: a plain backward() reached the fork, which could only add the task gradients up; "
+                                 "call htl::backward(losses, fork) instead");
+    const int64_t inputs = call->inputs();
+    for (size_t view = 0; view < gradients.size(); ++view) {
+      if (!gradients[view].defined()) continue;
+      const int64_t task = call->task_of_view[view];
+      HTL_CHECK_STATE(task >= 0, "htl::GradientFork: a gradient came back through a view that no loss was seen to reach; "
+                                 "change no part of the graph between the forward and htl::backward()");
+      at::Tensor& sum = call->collected[static_cast<size_t>(task)][view % static_cast<size_t>(inputs)];
+      sum = sum.defined() ? sum + gradients[view] : gradients[view];
+    }
+    torch::autograd::variable_list result(static_cast<size_t>(inputs) + 2);
+    if (call->combine) result[0] = call->combine();
+    return result;
+  }
+};
+
+/// What backward() knows of a fork, whatever its method.
+class ForkState {
+ public:
+  virtual ~ForkState() = default;
+  virtual at::Tensor weights(const TaskGramian& gramian) = 0;
+
+  std::vector<std::string> names;
+  std::vector<int64_t> cores;
+  std::vector<std::vector<int64_t>> cores_after;
+  int64_t step = 0;
+  std::optional<at::Generator> generator;
+  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::intrusive_ptr<ForkCall>>> calls;  // whose graphs are alive
+  std::vector<TaskRows> accumulated;                                                                 // of earlier micro-batches
+};
+
+template <class W>
+class MethodState final : public ForkState {
+ public:
+  explicit MethodState(W configuration) : method(std::move(configuration)) {}
+  at::Tensor weights(const TaskGramian& gramian) override {
+    if constexpr (StatefulWeighting<W>) {
+      return method.weights(gramian, memory);
+    } else {
+      return method.weights(gramian);
+    }
+  }
+  template <class Visit>
+  void fields(Visit&& visit) {
+    if constexpr (StatefulWeighting<W>) memory.fields(visit);
+  }
+
+  W method;
+  struct Nothing {};
+  static auto empty_memory() {
+    if constexpr (StatefulWeighting<W>) {
+      return typename W::State{};
+    } else {
+      return Nothing{};
+    }
+  }
+  decltype(empty_memory()) memory = empty_memory();
+};
+
+}  // namespace detail
+
+/// @brief Splits what tasks share into one view a task, and lets a method weigh the task gradients that come back.
+///
+/// *Row form*, `split(lookup)`: stands directly on table rows. Backward groups the T gradients by row once, forms the Gramian of the **rows** (entries that
+/// hit the same row add up first, so it is the Gramian of the table's true gradients), asks the method, and writes Σ w_t G_t as the table's RowGradient.
+/// *Representation form*, `split(tensor)`: the Gramian of the gradients at the tensor, the approximation known as MGDA-UB (Sener & Koltun 2018); below it
+/// one backward runs with Σ w_t D_t.
+///
+/// Views share the storage of what was split; LibTorch refuses to change them in place. Differentiate with `htl::backward(losses, fork)` only: a plain
+/// `.backward()` is refused with a sentence. Under no-grad and inference mode, or where nothing shared requires a gradient, split is the identity.
+/// **Memory**: T gradients of the split values, and T gradients of the touched rows. **Clone**: configuration and the method's state, not pending graphs.
+/// @tparam W the method: a GramianWeighting
+template <GramianWeighting W>
+class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
+ public:
+  /// @brief A fork for the tasks of a set.
+  /// @param tasks gives T, names, core tasks and their order
+  /// @param method the method's configuration
+  explicit GradientForkImpl(const TaskSet& tasks, W method = {}) : state_(std::make_shared<detail::MethodState<W>>(std::move(method))) {
+    state_->names = tasks.names();
+    state_->cores = tasks.cores();
+    for (int64_t t = 0; t < tasks.size(); ++t) {
+      std::vector<int64_t> after;
+      for (const int64_t core : state_->cores)
+        if (tasks.precedes(t, core)) after.push_back(core);
+      state_->cores_after.push_back(std::move(after));
+    }
+  }
+
+  /// @brief Gives a clone its own state; nothing is registered.
+  void reset() override {
+    auto own = std::make_shared<detail::MethodState<W>>(*state_);
+    own->calls.clear();
+    own->accumulated.clear();
+    own->fields([](const char*, at::Tensor& field) {
+      if (field.defined()) field = field.clone();
+    });
+    state_ = std::move(own);
+  }
+  /// @brief Prints "htl::GradientFork(tasks=3)".
+  void pretty_print(std::ostream& stream) const override { stream << "htl::GradientFork(tasks=" << state_->names.size() << ")"; }
+
+  /// @brief Row form over one lookup: T views [B, D], in the order of the TaskSet.
+  std::vector<at::Tensor> split(const Lookup& lookup) {
+    std::vector<at::Tensor> result;
+    for (std::vector<at::Tensor>& views : split(std::vector<Lookup>{lookup})) result.push_back(std::move(views.front()));
+    return result;
+  }
+  /// @brief Row form over several lookups (of one or several tables, of any widths) as one shared vector: [T][n] views.
+  /// @throws c10::ValueError without lookups
+  std::vector<std::vector<at::Tensor>> split(const std::vector<Lookup>& lookups) {
+    HTL_CHECK(!lookups.empty(), "htl::GradientFork: expected at least one lookup to split, got none");
+    std::vector<at::Tensor> values, weights;
+    auto call = c10::make_intrusive<detail::ForkCall>();
+    for (const Lookup& lookup : lookups) {
+      values.push_back(lookup.raw());
+      if (!lookup.requires_grad()) continue;
+      weights.push_back(lookup.table().weight());
+    }
+    const auto tasks = static_cast<size_t>(this->tasks());
+    if (weights.empty()) return std::vector<std::vector<at::Tensor>>(tasks, values);
+    HTL_CHECK(weights.size() == lookups.size(), "htl::GradientFork: expected tables that all train or are all frozen, got ", weights.size(), " of ", lookups.size(),
+              " that require a gradient; look frozen tables up beside the fork");
+    for (const Lookup& lookup : lookups) call->lookups.push_back(lookup.data());
+    const std::vector<at::Tensor> views = apply(call, weights, values);
+    std::vector<std::vector<at::Tensor>> result(tasks);
+    for (size_t v = 0; v < views.size(); ++v) result[v / lookups.size()].push_back(views[v]);
+    return result;
+  }
+  /// @brief Representation form: T views of a tensor [B, …] that everything shared leads to.
+  std::vector<at::Tensor> split(const at::Tensor& representation) {
+    HTL_CHECK(representation.defined(), "htl::GradientFork: expected a tensor to split, got an undefined one");
+    if (!c10::GradMode::is_enabled() || !representation.requires_grad()) return std::vector<at::Tensor>(static_cast<size_t>(tasks()), representation);
+    auto call = c10::make_intrusive<detail::ForkCall>();
+    call->base = representation;
+    return apply(call, {representation}, {representation.detach()});
+  }
+
+  /// @brief T.
+  int64_t tasks() const { return static_cast<int64_t>(state_->names.size()); }
+  /// @brief The method's configuration; may be changed between steps.
+  W& method() { return state_->method; }
+  /// @brief How many times the method was asked.
+  int64_t& step() { return state_->step; }
+  /// @brief The generator of methods that draw; nothing = LibTorch's default.
+  std::optional<at::Generator>& generator() { return state_->generator; }
+  /// @brief Visits the method's memory, `visit("name", tensor)`: for saving and loading.
+  template <class Visit>
+  void fields(Visit&& visit) {
+    state_->fields(std::forward<Visit>(visit));
+  }
+  /// @brief Forgets the method's memory, the step and accumulated micro-batches.
+  void forget() {
+    state_->memory = detail::MethodState<W>::empty_memory();
+    state_->step = 0;
+    state_->accumulated.clear();
+  }
+  /// @brief For backward().
+  const std::shared_ptr<detail::MethodState<W>>& state() const { return state_; }
+
+ private:
+  std::vector<at::Tensor> apply(const c10::intrusive_ptr<detail::ForkCall>& call, const std::vector<at::Tensor>& differentiable,
+                                const std::vector<at::Tensor>& values) {
+    call->tasks = tasks();
+    std::vector<at::Tensor> views = detail::ForkFunction::apply(at::TensorList(differentiable), values, call);
+    std::erase_if(state_->calls, [](const auto& entry) { return entry.first.expired(); });
+    state_->calls.emplace_back(views.front().grad_fn(), call);
+    return views;
+  }
+
+  std::shared_ptr<detail::MethodState<W>> state_;
+};
+
+/// @brief Holder of GradientForkImpl, as LibTorch's modules have one; a member that is set later is declared `{nullptr}`.
+///
+/// `GradientFork<CoreTask> fork(tasks, {.alpha = 0.5});`
+/// @tparam W the method
+template <GramianWeighting W>
+class GradientFork : public torch::nn::ModuleHolder<GradientForkImpl<W>> {
+ public:
+  using torch::nn::ModuleHolder<GradientForkImpl<W>>::ModuleHolder;
+  /// @brief The empty holder.
+  GradientFork(std::nullptr_t) : torch::nn::ModuleHolder<GradientForkImpl<W>>(nullptr) {}  // NOLINT(google-explicit-constructor): as TORCH_MODULE
+  /// @brief A fork for the tasks of a set.
+  explicit GradientFork(const TaskSet& tasks, W method = {})
+      : torch::nn::ModuleHolder<GradientForkImpl<W>>(std::make_shared<GradientForkImpl<W>>(tasks, std::move(method))) {}
+};
+
+}  // namespace htl

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file report.hpp
+/// @brief GradientReport: what a backward through a fork found — norms, cosines, weights — as tensors, without a synchronisation.
+#pragma once
+
+#include <htl/task/named.hpp>
+
+#include <ATen/ops/stack.h>
+
+#include <string>
+#include <vector>
+
+namespace htl {
+
+/// @brief The Gramian of one step and what was made of it. Everything stays on the device until it is read.
+struct GradientReport {
+  /// Task names, in the order of rows and columns.
+  std::vector<std::string> tasks;
+  /// [T, T] float64: G_s · G_t. Undefined while micro-batches accumulate.
+  at::Tensor gramian;
+  /// [T] float64: the weights that were applied.
+  at::Tensor weights;
+  /// [T] the detached losses.
+  at::Tensor losses;
+  /// [T] bool: tasks with a label in the batch; undefined = all.
+  at::Tensor active;
+  /// How many backward passes the overlap of the tasks' graphs needed; 1 for disjoint graphs.
+  int64_t passes = 0;
+
+  /// @brief [T] ‖G_t‖.
+  at::Tensor norms() const { return gramian.diagonal().clamp_min(0.0).sqrt(); }
+  /// @brief [T, T] cosines between task gradients; 0 with a zero gradient.
+  at::Tensor cosines() const {
+    const at::Tensor norm = norms(), product = norm.unsqueeze(1) * norm.unsqueeze(0);
+    return (gramian / product.where(product > 0.0, 1.0)).where(product > 0.0, 0.0);
+  }
+  /// @brief 0-dim: ‖Σ w_t G_t‖ = √(wᵀ K w).
+  at::Tensor combined_norm() const { return weights.dot(gramian.mv(weights)).clamp_min(0.0).sqrt(); }
+};
+
+}  // namespace htl

@@ -58,15 +58,15 @@ struct ZScoreTransform {
   /// @brief A copy with mean and sd of the values.
   ZScoreTransform fitted(const at::Tensor& values) const {
     const double center = values.mean().item<double>();
-    const double spread = std::sqrt((values - center).square().mean().item<double>());
+    const double spread = std::sqrt(values.sub(center).square().mean().item<double>());
     return {center, spread > 0.0 ? spread : 1.0};
   }
   /// @brief Whether statistics are there.
   bool is_fitted() const { return sd > 0.0; }
   /// @brief (y − mean) / sd
-  at::Tensor apply(const at::Tensor& values) const { return (values - mean) / sd; }
+  at::Tensor apply(const at::Tensor& values) const { return values.sub(mean).div(sd); }
   /// @brief z · sd + mean
-  at::Tensor inverse(const at::Tensor& values) const { return values * sd + mean; }
+  at::Tensor inverse(const at::Tensor& values) const { return values.mul(sd).add(mean); }
   /// @brief mean, sd
   Named<double> statistics() const { return Named<double>().set("mean", mean).set("sd", sd); }
   /// @brief A copy with given mean and sd.

@@ -6,6 +6,7 @@
 #include <htl/task/named.hpp>
 
 #include <concepts>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -20,7 +21,8 @@ struct LossInput {
   at::Tensor target;
   /// [B] the label in its own unit; 0 in rows without a label. Equal to target for discrete tasks.
   at::Tensor label;
-  /// [B] mask × weight in the output's type; undefined = 1 everywhere. The caller applies it; pairwise losses read it to form pairs.
+  /// [B] mask × weight in the output's type, scaled so that the largest is 1; undefined = 1 everywhere. The caller applies it; pairwise losses
+  /// read it to form pairs.
   at::Tensor weight;
   /// The batch's named columns [B].
   const Named<at::Tensor>& context;
@@ -33,8 +35,13 @@ struct LossInput {
 /// - `per_row(input)`: [B] in the output's type, differentiable in `input.output`, finite for every finite output, also in rows without a label;
 /// - `predict(output, context)`: [B] (multiclass [B, K] probabilities): the prediction in the space of the target, detached from nothing.
 ///
-/// Optional: `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit
-/// (ZILN, WLR, CREAD); no label transform may stand on its task.
+/// Optional:
+/// - `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit (ZILN, WLR, CREAD);
+///   no label transform may stand on its task;
+/// - `label_range()`: a pair of doubles, the closed interval of labels (targets, if not in the label's unit) for which the loss is defined;
+///   HybridLoss checks it on the CPU. Without it: any finite number;
+/// - `reduced(input, share)`: the scalar Σ share·per_row in one pass, or in a pairwise loss its own mean over pairs. `share` [B] is weight / Σ weight;
+///   rows of share 0 (no label, no weight) must not enter; all 0 must give 0 with a graph.
 /// Adding a loss is adding one file with such a struct.
 template <class L>
 concept TaskLoss = std::copy_constructible<L> &&
@@ -44,6 +51,9 @@ concept TaskLoss = std::copy_constructible<L> &&
       { loss.per_row(input) } -> std::same_as<at::Tensor>;
       { loss.predict(output, context) } -> std::same_as<at::Tensor>;
     };
+
+/// @brief Σ share·l over the rows with share > 0, as a scalar; what the others hold, NaN included, enters neither value nor cotangent.
+inline at::Tensor weighted_sum(const at::Tensor& per_row, const at::Tensor& share) { return per_row.masked_fill(share.eq(0), 0).mul(share).sum(); }
 
 /// @brief Any TaskLoss as a copyable value. One virtual call a batch.
 class AnyLoss {
@@ -59,6 +69,10 @@ class AnyLoss {
   int64_t output_width() const { return held_->output_width(); }
   /// @brief [B] one value per row.
   at::Tensor per_row(const LossInput& input) const { return held_->per_row(input); }
+  /// @brief The scalar Σ share·l over the rows with share > 0: by the loss's own `reduced`, else from `per_row`. No synchronisation.
+  at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return held_->reduced(input, share); }
+  /// @brief The closed interval of labels for which the loss is defined.
+  std::pair<double, double> label_range() const { return held_->label_range(); }
   /// @brief The prediction that an output [B, W] means.
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return held_->predict(output, context); }
   /// @brief Whether the loss works in the label's own unit.
@@ -70,6 +84,8 @@ class AnyLoss {
     virtual std::string name() const = 0;
     virtual int64_t output_width() const = 0;
     virtual at::Tensor per_row(const LossInput& input) const = 0;
+    virtual at::Tensor reduced(const LossInput& input, const at::Tensor& share) const = 0;
+    virtual std::pair<double, double> label_range() const = 0;
     virtual at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const = 0;
     virtual bool in_label_unit() const = 0;
   };
@@ -79,6 +95,27 @@ class AnyLoss {
     std::string name() const override { return loss.name(); }
     int64_t output_width() const override { return loss.output_width(); }
     at::Tensor per_row(const LossInput& input) const override { return loss.per_row(input); }
+    at::Tensor reduced(const LossInput& input, const at::Tensor& share) const override {
+      constexpr bool own = requires(const L& l, const LossInput& i, const at::Tensor& s) {
+        { l.reduced(i, s) } -> std::same_as<at::Tensor>;
+      };
+      static_assert(own || !requires { &L::reduced; }, "a loss's reduced must be: at::Tensor reduced(const LossInput&, const at::Tensor& share) const");
+      if constexpr (own) {
+        return loss.reduced(input, share);
+      } else {
+        const at::Tensor rows = loss.per_row(input);
+        check_shape("htl::AnyLoss", "per_row() of loss \"" + name() + "\"", rows, {share.size(0)});
+        return weighted_sum(rows, share);
+      }
+    }
+    std::pair<double, double> label_range() const override {
+      constexpr bool own = requires(const L& l) {
+        { l.label_range() } -> std::convertible_to<std::pair<double, double>>;
+      };
+      static_assert(own || !requires { &L::label_range; }, "a loss's label_range must be: std::pair<double, double> label_range() const");
+      if constexpr (own) return loss.label_range();
+      return {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
+    }
     at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const override { return loss.predict(output, context); }
     bool in_label_unit() const override {
       if constexpr (requires { L::in_label_unit; }) return L::in_label_unit;

@@ -27,7 +27,7 @@ struct TaskLosses {
   at::Tensor sum() const {
     HTL_CHECK(!values.empty(), "htl::TaskLosses: there is no loss to sum; give it at least one task");
     at::Tensor total;
-    for (const auto& [name, loss] : values) total = total.defined() ? total + loss : loss;
+    for (const auto& [name, loss] : values) total = total.defined() ? total.add(loss) : loss;
     return total;
   }
 };

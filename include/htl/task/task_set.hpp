@@ -106,7 +106,7 @@ class TaskSet {
     at::Tensor mask = labels[spec.name()].mask;
     if (spec.observed_when().empty()) return mask;
     const int64_t condition = index(spec.observed_when());
-    at::Tensor event = labels[spec.observed_when()].value > 0.5;
+    at::Tensor event = labels[spec.observed_when()].value.gt(0.5);
     const at::Tensor known = observed(condition, labels);
     if (known.defined()) event = event.logical_and(known);
     return mask.defined() ? mask.logical_and(event) : event;

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file huber.hpp
+/// @brief Huber: squared near the target, linear far from it.
+#pragma once
+
+#include <htl/loss/one_pass.hpp>
+
+#include <ATen/ops/huber_loss.h>
+
+#include <cmath>
+
+namespace htl {
+
+/// @brief With e = x − y: l = ½e² where |e| ≤ δ, else δ(|e| − ½δ). |dl/dx| ≤ δ, so single rows can't dominate. Any device, no synchronisation.
+///
+/// Smooth L1 with β is this with δ = β, divided by β. Source: Huber, Robust Estimation of a Location Parameter, 1964.
+///
+///     at::Tensor per_row = htl::Huber(0.5)(predictions, targets);   // [B]
+struct Huber {
+  /// @brief With δ in the target's unit (after the label transform).
+  /// @throws c10::ValueError unless δ is finite and > 0
+  explicit Huber(double switch_point = 1.0) : delta(switch_point) {
+    HTL_CHECK(delta > 0.0 && std::isfinite(delta), "htl::Huber: expected a finite delta > 0, got ", delta);
+  }
+  /// δ
+  double delta;
+
+  /// @brief "huber"
+  std::string name() const { return "huber"; }
+  /// @brief 1
+  int64_t output_width() const { return 1; }
+
+  /// @brief [B] from predictions [B] or [B, 1] and targets [B].
+  /// @throws c10::ValueError on other shapes
+  at::Tensor operator()(const at::Tensor& predictions, const at::Tensor& targets) const {
+    const at::Tensor x = detail::column("htl::Huber", predictions, targets);
+    return at::huber_loss(x, targets.to(x.scalar_type()), at::Reduction::None, delta);
+  }
+  /// @brief [B] of a task's output.
+  at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.target); }
+  /// @brief Σ share·l in one pass.
+  at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
+  /// @brief The output [B] itself.
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+
+  /// @brief One row in fp64.
+  double row(const double* output, double target, double* slope) const {
+    const double error = *output - target, size = std::abs(error);
+    if (size <= delta) {
+      *slope = error;
+      return 0.5 * error * error;
+    }
+    *slope = std::isnan(error) ? error : std::copysign(delta, error);
+    return delta * (size - 0.5 * delta);
+  }
+};
+
+}  // namespace htl

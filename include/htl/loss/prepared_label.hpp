@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file prepared_label.hpp
+/// @brief PreparedLabel: one task's labels of a batch as its losses read them — clean, transformed, with each row's share of the mean.
+#pragma once
+
+#include <htl/loss/one_pass.hpp>
+#include <htl/task/task.hpp>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/where.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace htl {
+
+/// @brief What the losses of one task see of its labels. A row without a label, or of weight 0, holds zeros everywhere.
+struct PreparedLabel {
+  /// [B] the transformed label in the losses' type; int64 classes of a multiclass task.
+  at::Tensor target;
+  /// [B] the label in its own unit; the same tensor as target where nothing transforms it.
+  at::Tensor label;
+  /// [B] mask × weight, divided by the largest; undefined = 1 everywhere.
+  at::Tensor weight;
+  /// [B] weight / Σ weight; all 0 where the batch has no label. Formed from the scaled weights, so that weights of any size give exact shares.
+  at::Tensor share;
+  /// 0-dim bool: whether any row counts.
+  at::Tensor active;
+};
+
+namespace detail {
+
+/// Throws for the first row that counts and whose value is outside [low, high].
+inline void check_range(const TaskSpec& task, const AnyLoss& loss, const at::Tensor& values, const at::Tensor& share) {
+  const auto [low, high] = loss.label_range();
+  if (task.is_discrete() || (std::isinf(low) && std::isinf(high))) return;  // a discrete task's labels were checked by their kind
+  const at::Tensor x = values.to(at::kDouble).contiguous(), s = share.to(at::kDouble).contiguous();
+  const double* const value = x.const_data_ptr<double>();
+  const double* const counts = s.const_data_ptr<double>();
+  for (int64_t row = 0; row < x.size(0); ++row)
+    HTL_CHECK(counts[row] == 0.0 || (value[row] >= low && value[row] <= high), "htl::HybridLoss: loss \"", loss.name(), "\" of task \"", task.name(),
+              "\" expects labels in [", low, ", ", high, "], got ", value[row], " in row ", row, "; correct the data, or mask the row");
+}
+
+/// The first fault of a chunk of labels.
+struct LabelFault {
+  int64_t weight_row = -1;  ///< a weight that is negative or not finite
+  int64_t label_row = -1;   ///< a label that its task can't have
+};
+
+/// Whether a task can have this label.
+inline bool is_label(const TaskSpec& task, double value) {
+  switch (task.kind()) {
+    case TaskKind::binary: return value == 0.0 || value == 1.0;
+    case TaskKind::multiclass: return value >= 0.0 && value < static_cast<double>(task.classes()) && std::floor(value) == value;
+    case TaskKind::regression: return std::isfinite(value);
+  }
+  return false;
+}
+
+/// Throws the sentence for a fault.
+[[noreturn]] inline void refuse_label(const TaskSpec& task, const LabelFault& fault, const double* value, const double* weight) {
+  HTL_CHECK(fault.weight_row < 0, "htl::HybridLoss: task \"", task.name(), "\" expects finite weights ≥ 0, got ",
+            weight ? weight[fault.weight_row] : 1.0, " in row ", fault.weight_row);
+  const std::string expected = task.kind() == TaskKind::binary       ? "labels 0 or 1"
+                               : task.kind() == TaskKind::multiclass ? "classes 0 to " + std::to_string(task.classes() - 1)
+                                                                     : "finite labels";
+  HTL_CHECK(false, "htl::HybridLoss: task \"", task.name(), "\" expects ", expected, ", got ", value[fault.label_row], " in row ", fault.label_row,
+            "; correct the data, or mask the row");
+}
+
+/// Throws for the first target that its element type can't hold.
+inline void check_targets(const TaskSpec& task, const at::Tensor& target, const double* label, at::ScalarType type) {
+  const at::Tensor targets = target.contiguous();
+  const double* const value = targets.const_data_ptr<double>();
+  const double limit = type == at::kFloat ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+  for (int64_t row = 0; row < targets.size(0); ++row)
+    HTL_CHECK(std::abs(value[row]) <= limit, "htl::HybridLoss: the label ", label[row], " of task \"", task.name(), "\" in row ", row, " becomes ", value[row],
+              " by the transform \"", task.transform().name(), "\", which is no finite ", c10::toString(type), "; correct the data, or mask the row");
+}
+
+/// On the CPU: three short fp64 loops. Checks every label and weight that counts.
+inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, at::ScalarType type) {
+  const int64_t rows = label.value.size(0);
+  const at::Tensor values = label.value.detach().to(at::kDouble).contiguous();
+  const at::Tensor masks = label.mask.defined() ? label.mask.contiguous() : label.mask;
+  const at::Tensor weights = label.weight.defined() ? label.weight.detach().to(at::kDouble).contiguous() : label.weight;
+  const double* const value = values.const_data_ptr<double>();
+  const bool* const mask = masks.defined() ? masks.const_data_ptr<bool>() : nullptr;
+  const double* const weight = weights.defined() ? weights.const_data_ptr<double>() : nullptr;
+  const auto doubles = at::TensorOptions(at::kDouble);
+  at::Tensor cleaned = at::empty({rows}, doubles), scaled = at::empty({rows}, doubles);
+  double* const clean = cleaned.mutable_data_ptr<double>();
+  double* const scale = scaled.mutable_data_ptr<double>();
+
+  std::vector<LabelFault> faults(row_chunks(rows));
+  std::vector<double> most(row_chunks(rows), 0.0), sums(row_chunks(rows), 0.0);
+  for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
+    LabelFault fault;
+    double largest = 0.0;
+    for (int64_t row = begin; row < end; ++row) {
+      const double own = mask && !mask[row] ? 0.0 : weight ? weight[row] : 1.0;
+      if (!(own >= 0.0 && std::isfinite(own)) && fault.weight_row < 0) fault.weight_row = row;
+      if (own != 0.0 && !is_label(task, value[row]) && fault.label_row < 0) fault.label_row = row;
+      scale[row] = own;
+      clean[row] = own != 0.0 ? value[row] : 0.0;
+      largest = std::max(largest, own);
+    }
+    faults[static_cast<size_t>(chunk)] = fault;
+    most[static_cast<size_t>(chunk)] = largest;
+  });
+  for (const LabelFault& fault : faults)
+    if (fault.weight_row >= 0 || fault.label_row >= 0) refuse_label(task, fault, value, weight);
+
+  double largest = 0.0, sum = 0.0;
+  for (const double one : most) largest = std::max(largest, one);
+  if (largest > 0.0) {
+    for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
+      double part = 0.0;
+      for (int64_t row = begin; row < end; ++row) {
+        scale[row] /= largest;
+        part += scale[row];
+      }
+      sums[static_cast<size_t>(chunk)] = part;
+    });
+    for (const double part : sums) sum += part;
+  }
+
+  PreparedLabel prepared;
+  prepared.active = at::scalar_tensor(largest > 0.0, at::kBool);
+  prepared.share = (largest > 0.0 ? scaled.div(sum) : scaled).to(type);
+  if (mask || weight) prepared.weight = scaled.to(type);
+  const bool transformed = task.transform().name() != "none";
+  const at::Tensor target = transformed ? task.transform().apply(cleaned).masked_fill(scaled.eq(0), 0) : cleaned;
+  if (!task.is_discrete()) check_targets(task, target, clean, type);
+  prepared.target = target.to(task.kind() == TaskKind::multiclass ? at::kLong : type);
+  prepared.label = transformed ? cleaned.to(type) : prepared.target;
+  return prepared;
+}
+
+/// On any device, by tensor operators: the same numbers without checks and without synchronisation. A weight that is not > 0 counts as 0.
+inline PreparedLabel prepare_by_tensors(const TaskSpec& task, const Label& label, at::ScalarType type) {
+  const int64_t rows = label.value.size(0);
+  const auto options = label.value.options();
+  at::Tensor value = label.value.detach(), counts = label.mask;
+  if (!value.is_floating_point() || value.scalar_type() == at::kHalf || value.scalar_type() == at::kBFloat16) value = value.to(at::kDouble);
+  PreparedLabel prepared;
+  if (!label.mask.defined() && !label.weight.defined()) {
+    prepared.share = at::full({rows}, rows > 0 ? 1.0 / static_cast<double>(rows) : 0.0, options.dtype(type));
+    prepared.active = at::scalar_tensor(rows > 0, options.dtype(at::kBool));
+  } else {
+    if (label.weight.defined()) counts = counts.defined() ? counts.logical_and(label.weight.gt(0)) : label.weight.gt(0);
+    at::Tensor weight = label.weight.defined() ? label.weight.detach().to(at::kDouble).masked_fill(counts.logical_not(), 0) : counts.to(at::kDouble);
+    if (rows > 0) weight = weight.div(at::where(counts.any(), weight.amax(), at::scalar_tensor(1.0, weight.options())));
+    value = value.masked_fill(counts.logical_not(), 0);
+    prepared.share = weight.div(weight.sum().clamp_min(1.0)).to(type);  // the largest is 1, so a sum below 1 is 0
+    prepared.weight = weight.to(type);
+    prepared.active = counts.any();
+  }
+  const bool transformed = task.transform().name() != "none";
+  at::Tensor target = transformed ? task.transform().apply(value) : value;
+  if (transformed && counts.defined()) target = target.masked_fill(counts.logical_not(), 0);
+  prepared.target = target.to(task.kind() == TaskKind::multiclass ? at::kLong : type);
+  prepared.label = transformed ? value.to(type) : prepared.target;
+  return prepared;
+}
+
+}  // namespace detail
+}  // namespace htl

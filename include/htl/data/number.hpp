@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file number.hpp
+/// @brief Numbers from text: exact, independent of the locale, without allocation.
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <system_error>
+
+namespace htl {
+
+/// @brief The text without blanks and tabs at either end.
+inline std::string_view trimmed(std::string_view text) noexcept {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+/// @brief Reads a finite number: "17", "-0.5", "+2e3", blanks around it allowed. Correctly rounded.
+///
+/// Up to 15 digits without an exponent are read by one exact division (both sides are exact doubles); the rest by std::from_chars.
+/// @param text the whole text must be the number
+/// @param value written on success only
+/// @return whether the text was a number
+inline bool parse_number(std::string_view text, double& value) noexcept {
+  if (text.size() - 1 < 15) {  // most fields are short and digits only
+    uint64_t whole = 0, other = 0;
+    for (const char c : text) {
+      const uint64_t digit = static_cast<unsigned char>(c - '0');
+      other |= static_cast<uint64_t>(digit > 9);
+      whole = whole * 10 + digit;
+    }
+    if (other == 0) {
+      value = static_cast<double>(static_cast<int64_t>(whole));
+      return true;
+    }
+  }
+  static constexpr std::array<double, 16> powers = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
+  text = trimmed(text);
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  const bool negative = at != end && *at == '-';
+  if (at != end && (*at == '-' || *at == '+')) ++at;
+  const char* const unsigned_part = at;
+  const auto is_digit = [](char c) { return static_cast<unsigned char>(c - '0') < 10; };
+  uint64_t mantissa = 0;
+  for (; at != end && is_digit(*at); ++at) mantissa = mantissa * 10 + static_cast<uint64_t>(*at - '0');
+  std::ptrdiff_t digits = at - unsigned_part;
+  std::ptrdiff_t scale = 0;
+  if (at != end && *at == '.') {
+    const char* const fraction = ++at;
+    for (; at != end && is_digit(*at); ++at) mantissa = mantissa * 10 + static_cast<uint64_t>(*at - '0');
+    scale = at - fraction;
+    digits += scale;
+  }
+  if (digits == 0) return false;
+  if (at == end && digits <= 15) {
+    const double magnitude = static_cast<double>(mantissa) / powers[static_cast<size_t>(scale)];
+    value = negative ? -magnitude : magnitude;
+    return true;
+  }
+  double magnitude = 0.0;
+  const auto [stop, error] = std::from_chars(unsigned_part, end, magnitude);
+  if (error != std::errc() || stop != end || !std::isfinite(magnitude)) return false;
+  value = negative ? -magnitude : magnitude;
+  return true;
+}
+
+/// @brief Reads a whole number; blanks around it and a sign allowed.
+/// @param text the whole text must be the number
+/// @param value written on success only
+/// @return whether the text was a whole number in the range of int64
+inline bool parse_integer(std::string_view text, int64_t& value) noexcept {
+  text = trimmed(text);
+  if (text.size() > 1 && text[0] == '+' && text[1] != '-') text.remove_prefix(1);
+  int64_t number = 0;
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || stop != text.data() + text.size()) return false;
+  value = number;
+  return true;
+}
+
+/// @brief Whether a text where a number belongs stands for "no value": empty, or nan, na, n/a, null, none in any case.
+inline bool is_missing(std::string_view text) noexcept {
+  text = trimmed(text);
+  for (const std::string_view word : {"", "nan", "na", "n/a", "null", "none"}) {
+    if (text.size() != word.size()) continue;
+    bool same = true;
+    for (size_t i = 0; i < word.size(); ++i) {
+      const char c = text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] - 'A' + 'a') : text[i];
+      same = same && c == word[i];
+    }
+    if (same) return true;
+  }
+  return false;
+}
+
+}  // namespace htl

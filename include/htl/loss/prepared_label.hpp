@@ -134,7 +134,7 @@ inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, 
   PreparedLabel prepared;
   prepared.active = at::scalar_tensor(largest > 0.0, at::kBool);
   prepared.share = (largest > 0.0 ? scaled.div(sum) : scaled).to(type);
-  if (mask || weight) prepared.weight = scaled.to(type);
+  if (masks.defined() || weights.defined()) prepared.weight = scaled.to(type);
   const bool transformed = task.transform().name() != "none";
   const at::Tensor target = transformed ? task.transform().apply(cleaned).masked_fill(scaled.eq(0), 0) : cleaned;
   if (!task.is_discrete()) check_targets(task, target, clean, type);

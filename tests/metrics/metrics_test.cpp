@@ -424,7 +424,8 @@ template <class M>
 M over(const Rows& rows, const Numbers& labels, int64_t first, int64_t last) {
   const htl::Label label = rows.label(labels);
   M metric;
-  metric.add(column(rows.score).slice(0, first, last), {label.value.slice(0, first, last), label.mask.slice(0, first, last), label.weight.slice(0, first, last)});
+  metric.add(column(rows.score).slice(0, first, last),
+             {label.value.slice(0, first, last), label.mask.slice(0, first, last), label.weight.slice(0, first, last)});
   return metric;
 }
 

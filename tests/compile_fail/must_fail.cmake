@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -D COMPILER=… -D FLAGS=FILE -D SOURCE=… -P must_fail.cmake; see CMakeLists.txt.
+cmake_minimum_required(VERSION 3.25)
+file(STRINGS "${SOURCE}" expectations REGEX "^// expect: ")
+if(NOT expectations)
+  message(FATAL_ERROR "${SOURCE} states no expectation: add lines `// expect: REGEX`")
+endif()
+execute_process(COMMAND "${COMPILER}" "@${FLAGS}" "${SOURCE}" OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE result)
+if(result EQUAL 0)
+  message(FATAL_ERROR "${SOURCE} compiles; it must not")
+endif()
+string(REGEX MATCH "^([^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*)"
+       first_lines "${output}")
+foreach(expectation IN LISTS expectations)
+  string(REGEX REPLACE "^// expect: *" "" expectation "${expectation}")
+  if(NOT first_lines MATCHES "${expectation}")
+    message(FATAL_ERROR "the first 15 lines of the compiler's output do not match `${expectation}`:\n${first_lines}\n--- all of it\n${output}")
+  endif()
+endforeach()
+message("${first_lines}")

@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-namespace htl::example {
+namespace htlnet {
 
 /// @brief Values in pieces of fixed size; a vector would need up to three times the memory while it grows.
 /// @tparam T a number type with a tensor type
@@ -49,4 +49,4 @@ class Chunks {
   size_t size_ = 0;
 };
 
-}  // namespace htl::example
+}  // namespace htlnet

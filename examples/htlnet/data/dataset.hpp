@@ -10,17 +10,17 @@
 #include <string>
 #include <vector>
 
-namespace htl::example {
+namespace htlnet {
 
 /// @brief Rows of three disjoint parts, the map that made their ids, and the tasks.
 struct Dataset {
-  FeatureMap features;  ///< fitted on the training rows only
-  TaskSet tasks;        ///< transforms not fitted yet: `tasks.fitted(train.labels())`
-  TableData train;      ///< rows to learn from
-  TableData valid;      ///< rows to choose by; may be empty
-  TableData test;       ///< rows to report
+  htl::FeatureMap features;  ///< fitted on the training rows only
+  htl::TaskSet tasks;        ///< transforms not fitted yet: `tasks.fitted(train.labels())`
+  htl::TableData train;      ///< rows to learn from
+  htl::TableData valid;      ///< rows to choose by; may be empty
+  htl::TableData test;       ///< rows to report
   /// Columns that metrics are grouped by: the int32 context column of each name holds positions in these texts.
-  Named<std::vector<std::string>> groups = {};
+  htl::Named<std::vector<std::string>> groups = {};
 };
 
-}  // namespace htl::example
+}  // namespace htlnet

@@ -35,27 +35,29 @@ struct RowGroups {
   int64_t size() const { return rows.size(0); }
 };
 
-/// @brief Groups entries by row.
-/// @param table the table that the rows belong to
-/// @param entry_rows [N] int32 (CPU) or int64 (CUDA) rows; a frozen entry is written as −1 − row and left out
-/// @return the groups; the table's `groupings()` counts the call
-inline RowGroups group_rows(const RowTable& table, const at::Tensor& entry_rows) {
-  ++table.groupings();
+namespace detail {
+
+/// By ATen alone: one stable sort, fixed shapes. A table of `table_rows` rows; frozen entries are negative.
+inline RowGroups group_rows_tensors(int64_t table_rows, const at::Tensor& entry_rows) {
   const int64_t entries = entry_rows.numel();
   RowGroups groups;
-  if (!entry_rows.is_cpu()) {
-    const int64_t sentinel = table.rows();
-    const auto [sorted, order] = entry_rows.to(at::kLong).masked_fill(entry_rows < 0, sentinel).sort(/*stable=*/true, 0, /*descending=*/false);
-    at::Tensor is_first = at::ones({entries}, sorted.options().dtype(at::kLong));
-    if (entries > 1) is_first.slice(0, 1).copy_(sorted.slice(0, 1) != sorted.slice(0, 0, -1));
-    groups.order = order;
-    groups.slots = is_first.cumsum(0) - 1;
-    at::Tensor rows = at::zeros({entries}, sorted.options()).fill_(sentinel);
-    rows.scatter_(0, groups.slots, sorted);
-    groups.valid = rows < sentinel;
-    groups.rows = rows.masked_fill(groups.valid.logical_not(), 0);
-    return groups;
-  }
+  const int64_t sentinel = table_rows;
+  const auto [sorted, order] = entry_rows.to(at::kLong).masked_fill(entry_rows < 0, sentinel).sort(/*stable=*/true, 0, /*descending=*/false);
+  at::Tensor is_first = at::ones({entries}, sorted.options().dtype(at::kLong));
+  if (entries > 1) is_first.slice(0, 1).copy_(sorted.slice(0, 1) != sorted.slice(0, 0, -1));
+  groups.order = order;
+  groups.slots = is_first.cumsum(0) - 1;
+  at::Tensor rows = at::zeros({entries}, sorted.options()).fill_(sentinel);
+  rows.scatter_(0, groups.slots, sorted);
+  groups.valid = rows < sentinel;
+  groups.rows = rows.masked_fill(groups.valid.logical_not(), 0);
+  return groups;
+}
+
+/// By plain loops: a counting sort over the table's scratch.
+inline RowGroups group_rows_loops(const RowTable& table, const at::Tensor& entry_rows) {
+  const int64_t entries = entry_rows.numel();
+  RowGroups groups;
   HTL_CHECK(entries <= std::numeric_limits<int32_t>::max(), "htl::group_rows: expected at most 2³¹ − 1 lookups in a batch, got ", entries, "; use smaller batches");
   std::vector<int32_t>& slot_of_row = table.slot_scratch();
   if (slot_of_row.size() != static_cast<size_t>(table.rows())) slot_of_row.assign(static_cast<size_t>(table.rows()), -1);
@@ -98,6 +100,17 @@ inline RowGroups group_rows(const RowTable& table, const at::Tensor& entry_rows)
   for (int64_t n = 0; n < entries; ++n)
     if (const int32_t slot = slot_of_entry[static_cast<size_t>(n)]; slot >= 0) order[counts[static_cast<size_t>(slot)]++] = static_cast<int32_t>(n);
   return groups;
+}
+
+}  // namespace detail
+
+/// @brief Groups entries by row.
+/// @param table the table that the rows belong to
+/// @param entry_rows [N] int32 (CPU) or int64 (CUDA) rows; a frozen entry is written as −1 − row and left out
+/// @return the groups; the table's `groupings()` counts the call
+inline RowGroups group_rows(const RowTable& table, const at::Tensor& entry_rows) {
+  ++table.groupings();
+  return entry_rows.is_cpu() ? detail::group_rows_loops(table, entry_rows) : detail::group_rows_tensors(table.rows(), entry_rows);
 }
 
 }  // namespace htl

@@ -37,14 +37,14 @@ struct Bags {
 
 inline int32_t unfrozen(int32_t row) { return row < 0 ? -1 - row : row; }
 
-/// values[bag, :] = Σ coefficient · weight[row, :]; [bags, d].
-inline at::Tensor gather_rows(const at::Tensor& weight, const at::Tensor& entry_rows, const Bags& bags) {
+inline at::Tensor gather_rows_tensors(const at::Tensor& weight, const at::Tensor& entry_rows, const Bags& bags) {
+  at::Tensor rows = at::embedding(weight, entry_rows.where(entry_rows >= 0, -1 - entry_rows));
+  if (bags.coefficient.defined()) rows = rows * bags.coefficient.unsqueeze(1);
+  return bags.bag.defined() ? at::zeros({bags.count, weight.size(1)}, rows.options()).index_add_(0, bags.bag, rows) : rows;
+}
+
+inline at::Tensor gather_rows_loops(const at::Tensor& weight, const at::Tensor& entry_rows, const Bags& bags) {
   const int64_t width = weight.size(1), entries = entry_rows.numel();
-  if (!weight.is_cpu()) {
-    at::Tensor rows = at::embedding(weight, entry_rows.where(entry_rows >= 0, -1 - entry_rows));
-    if (bags.coefficient.defined()) rows = rows * bags.coefficient.unsqueeze(1);
-    return bags.bag.defined() ? at::zeros({bags.count, width}, rows.options()).index_add_(0, bags.bag, rows) : rows;
-  }
   at::Tensor values = bags.bag.defined() ? at::zeros({bags.count, width}, weight.options()) : at::empty({entries, width}, weight.options());
   const at::Tensor table = weight.contiguous();
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "htl::gather_rows", [&] {
@@ -75,6 +75,11 @@ inline at::Tensor gather_rows(const at::Tensor& weight, const at::Tensor& entry_
   return values;
 }
 
+/// values[bag, :] = Σ coefficient · weight[row, :]; [bags, d].
+inline at::Tensor gather_rows(const at::Tensor& weight, const at::Tensor& entry_rows, const Bags& bags) {
+  return weight.is_cpu() ? gather_rows_loops(weight, entry_rows, bags) : gather_rows_tensors(weight, entry_rows, bags);
+}
+
 /// Chunks of whole groups of roughly equal numbers of entries; the cut depends on the groups alone, so results don't depend on threads.
 inline std::vector<int64_t> group_chunks(const RowGroups& groups) {
   constexpr int64_t entries_per_chunk = 2048;
@@ -92,28 +97,35 @@ struct RowSums {
   at::Tensor gramian;
 };
 
-inline RowSums sum_rows(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
-                        bool with_gramian) {
+/// The type in which sums of a table's gradients run.
+inline at::ScalarType sum_type(const at::TensorOptions& table) { return table.dtype() == at::kDouble ? at::kDouble : at::kFloat; }
+
+inline RowSums sum_rows_tensors(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
+                                bool with_gramian) {
   const auto tasks = static_cast<int64_t>(gradients.size());
-  const at::ScalarType type = options.dtype() == at::kDouble ? at::kDouble : at::kFloat;
-  RowSums result;
-  if (!options.device().is_cpu()) {
-    result.sums = at::zeros({groups.size(), tasks, width}, options.dtype(type));
-    const at::Tensor bag = bags.bag.defined() ? bags.bag.index_select(0, groups.order) : groups.order;
-    for (int64_t t = 0; t < tasks; ++t) {
-      const at::Tensor& gradient = gradients[static_cast<size_t>(t)];
-      if (!gradient.defined()) continue;
-      at::Tensor entries = gradient.reshape({-1, width}).to(type).index_select(0, bag);
-      if (bags.coefficient.defined()) entries = entries * bags.coefficient.to(type).index_select(0, groups.order).unsqueeze(1);
-      result.sums.select(1, t).index_add_(0, groups.slots, entries);
-    }
-    result.sums.mul_(groups.valid.view({-1, 1, 1}));
-    if (with_gramian) {
-      const at::Tensor flat = result.sums.transpose(0, 1).reshape({tasks, -1}).to(at::kDouble);
-      result.gramian = flat.mm(flat.t());
-    }
-    return result;
+  const at::ScalarType type = sum_type(options);
+  RowSums result{at::zeros({groups.size(), tasks, width}, options.dtype(type)), {}};
+  const at::Tensor bag = bags.bag.defined() ? bags.bag.index_select(0, groups.order) : groups.order;
+  for (int64_t t = 0; t < tasks; ++t) {
+    const at::Tensor& gradient = gradients[static_cast<size_t>(t)];
+    if (!gradient.defined()) continue;
+    at::Tensor entries = gradient.reshape({-1, width}).to(type).index_select(0, bag);
+    if (bags.coefficient.defined()) entries = entries * bags.coefficient.to(type).index_select(0, groups.order).unsqueeze(1);
+    result.sums.select(1, t).index_add_(0, groups.slots, entries);
   }
+  result.sums.masked_fill_(groups.valid.logical_not().view({-1, 1, 1}), 0.0);
+  if (with_gramian) {
+    const at::Tensor flat = result.sums.transpose(0, 1).reshape({tasks, -1}).to(at::kDouble);
+    result.gramian = flat.mm(flat.t());
+  }
+  return result;
+}
+
+inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
+                              bool with_gramian) {
+  const auto tasks = static_cast<int64_t>(gradients.size());
+  const at::ScalarType type = sum_type(options);
+  RowSums result;
   result.sums = at::empty({groups.size(), tasks, width}, options.dtype(type));
   const std::vector<int64_t> cuts = group_chunks(groups);
   const auto chunks = static_cast<int64_t>(cuts.size()) - 1;
@@ -183,10 +195,18 @@ inline RowSums sum_rows(const RowGroups& groups, const std::vector<at::Tensor>& 
   return result;
 }
 
-/// Σ_t weights[t] · sums[:, t, :] in the table's type; [S, d]. Weights are float64 on the sums' device.
-inline at::Tensor combine_rows(const at::Tensor& sums, const at::Tensor& weights, at::ScalarType type) {
+inline RowSums sum_rows(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
+                        bool with_gramian) {
+  return options.device().is_cpu() ? sum_rows_loops(groups, gradients, bags, width, options, with_gramian)
+                                   : sum_rows_tensors(groups, gradients, bags, width, options, with_gramian);
+}
+
+inline at::Tensor combine_rows_tensors(const at::Tensor& sums, const at::Tensor& weights, at::ScalarType type) {
+  return (sums * weights.to(sums.scalar_type()).view({1, -1, 1})).sum(1).to(type);
+}
+
+inline at::Tensor combine_rows_loops(const at::Tensor& sums, const at::Tensor& weights, at::ScalarType type) {
   const int64_t size = sums.size(0), tasks = sums.size(1), width = sums.size(2);
-  if (!sums.is_cpu()) return (sums * weights.to(sums.scalar_type()).view({1, tasks, 1})).sum(1).to(type);
   at::Tensor combined = at::empty({size, width}, sums.options());
   AT_DISPATCH_FLOATING_TYPES(sums.scalar_type(), "htl::combine_rows", [&] {
     const scalar_t* from = sums.const_data_ptr<scalar_t>();
@@ -205,6 +225,11 @@ inline at::Tensor combine_rows(const at::Tensor& sums, const at::Tensor& weights
     });
   });
   return combined.to(type);
+}
+
+/// Σ_t weights[t] · sums[:, t, :] in the table's type; [S, d]. Weights are float64 on the sums' device.
+inline at::Tensor combine_rows(const at::Tensor& sums, const at::Tensor& weights, at::ScalarType type) {
+  return sums.is_cpu() ? combine_rows_loops(sums, weights, type) : combine_rows_tensors(sums, weights, type);
 }
 
 }  // namespace htl::detail

@@ -29,10 +29,12 @@ class RowTable {
   /// @param weight [R, d] floating-point leaf
   /// @param name for error sentences
   /// @param padding_row a row that is looked up but never trained and never enters a Gramian
-  /// @throws c10::ValueError on a wrong shape or padding row; c10::TypeError unless floating point
+  /// @throws c10::ValueError on a wrong shape or padding row, or for the result of an operation; c10::TypeError unless floating point
   explicit RowTable(at::Tensor weight, std::string name = "table", std::optional<int64_t> padding_row = std::nullopt) : state_(std::make_shared<State>()) {
     check_shape("htl::RowTable", "the weight of \"" + name + "\"", weight, {-1, -1});
     HTL_CHECK_TYPE(weight.is_floating_point(), "htl::RowTable: expected floating-point weight for \"", name, "\", got ", weight.scalar_type());
+    HTL_CHECK(weight.is_leaf(), "htl::RowTable: expected a leaf tensor as the weight of \"", name, "\", got the result of an operation; ",
+              "give it the parameter itself");
     HTL_CHECK(!padding_row || (*padding_row >= 0 && *padding_row < weight.size(0)), "htl::RowTable: padding row ", padding_row.value_or(0), " of \"", name,
               "\" is outside [0, ", weight.size(0), ")");
     state_->weight = std::move(weight);
@@ -59,8 +61,10 @@ class RowTable {
   bool& coo_gradient() const { return state_->coo_gradient; }
   /// @brief CPU scratch of the row grouping: [R] int32, −1 between uses; made on first use. 4 bytes a row.
   std::vector<int32_t>& slot_scratch() const { return state_->slot_of_row; }
+  /// @brief What lookups of this table copied to an accelerator once: the layout of their fields, by its numbers on the host.
+  std::vector<std::pair<std::vector<int64_t>, at::Tensor>>& field_layouts() const { return state_->field_layouts; }
   /// @brief The differentiable lookups of this table whose graph is alive; backward() looks here for ways around a fork.
-  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const { return state_->live_lookups; }
+  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const { return state_->live_lookups; }
   /// @brief How often this table's lookups have been grouped by row; tests prove that nothing is grouped twice.
   int64_t& groupings() const { return state_->groupings; }
   /// @brief Whether two handles share one table.
@@ -74,7 +78,8 @@ class RowTable {
     RowGradient gradient;
     bool coo_gradient = false;
     std::vector<int32_t> slot_of_row;
-    std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::intrusive_ptr<c10::intrusive_ptr_target>>> live_lookups;
+    std::vector<std::pair<std::vector<int64_t>, at::Tensor>> field_layouts;
+    std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>> live_lookups;
     int64_t groupings = 0;
   };
   std::shared_ptr<State> state_;

@@ -27,6 +27,7 @@ class ForkCall : public torch::CustomClassHolder {
   int64_t tasks = 0;
   std::vector<c10::intrusive_ptr<LookupData>> lookups;  // row form
   at::Tensor base;                                      // representation form
+  int64_t version = 0;                                  // of the base's data when it was split
   bool used = false;                                    // its gradient was emitted
 
   // set by backward() for the duration of one pass
@@ -68,6 +69,13 @@ struct ForkFunction : torch::autograd::Function<ForkFunction> {
   }
 };
 
+/// Earlier micro-batches: task gradients by row, tasks that had a label in one of them, sums of the losses.
+struct Accumulated {
+  std::vector<TaskRows> rows;
+  at::Tensor active;
+  at::Tensor losses;
+};
+
 /// What backward() knows of a fork, whatever its method.
 class ForkState {
  public:
@@ -79,8 +87,8 @@ class ForkState {
   std::vector<std::vector<int64_t>> cores_after;
   int64_t step = 0;
   std::optional<at::Generator> generator;
-  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::intrusive_ptr<ForkCall>>> calls;  // whose graphs are alive
-  std::vector<TaskRows> accumulated;                                                                 // of earlier micro-batches
+  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<ForkCall>>> calls;  // whose graphs are alive
+  Accumulated accumulated;
 };
 
 template <class W>
@@ -145,7 +153,8 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
   void reset() override {
     auto own = std::make_shared<detail::MethodState<W>>(*state_);
     own->calls.clear();
-    own->accumulated.clear();
+    own->accumulated = {};
+    if (own->generator) own->generator = own->generator->clone();
     own->fields([](const char*, at::Tensor& field) {
       if (field.defined()) field = field.clone();
     });
@@ -187,6 +196,7 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
     if (!c10::GradMode::is_enabled() || !representation.requires_grad()) return std::vector<at::Tensor>(static_cast<size_t>(tasks()), representation);
     auto call = c10::make_intrusive<detail::ForkCall>();
     call->base = representation;
+    call->version = representation._version();
     return apply(call, {representation}, {representation.detach()});
   }
 
@@ -207,7 +217,7 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
   void forget() {
     state_->memory = detail::MethodState<W>::empty_memory();
     state_->step = 0;
-    state_->accumulated.clear();
+    state_->accumulated = {};
   }
   /// @brief For backward().
   const std::shared_ptr<detail::MethodState<W>>& state() const { return state_; }

@@ -6,11 +6,11 @@
 #include <htl/weighting/weighting.hpp>
 
 #include <ATen/ops/ones.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -38,7 +38,8 @@ enum class SeveralCores {
 ///
 /// All of it is linear in the gradients given K, so with a_t = α min(K_tc, 0) / K_cc and s_t = γ r + 1 − γ: w_t = s_t, w_c = 1 − Σ_t s_t a_t.
 /// α = 1 projects onto the core's normal plane; then no adjusted G_t opposes G_c. Zero gradients are safe: K_cc = 0 or K_tt = 0 mean no projection and
-/// ratio 1; a G_t that the projection cancels (below 1e-14 of its square) has ratio C, or 1 where C = ∞.
+/// ratio 1; a G_t that the projection cancels (below 1e-14 of its square) has ratio C, or 1 where C = ∞; several cores that cancel each other (below
+/// 1e-14 of their squares) count as K_cc = 0.
 ///
 /// **Inactive tasks**: their gradient is 0, their averages stand still. **Cores**: none is refused; several by `several_cores`; the cores among themselves
 /// keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation.
@@ -67,7 +68,13 @@ struct CoreTask {
   /// @throws c10::ValueError without a core task, or with options outside their ranges
   at::Tensor weights(const TaskGramian& gramian, State& state) const;
 
+  /// @brief The same by plain loops: the CPU's way. `weights()` checks and prepares the state before.
+  at::Tensor weights_by_loops(const TaskGramian& gramian, State& state) const;
+  /// @brief The same by ATen without branches, on any device: CUDA's way. `weights()` checks and prepares the state before.
+  at::Tensor weights_by_tensors(const TaskGramian& gramian, State& state) const;
+
  private:
+  std::vector<std::vector<int64_t>> cores_of_tasks(const TaskGramian& gramian) const;
   void check(const TaskGramian& gramian) const;
   double ratio(double core, double task, double floor) const;
 };
@@ -90,68 +97,83 @@ inline double CoreTask::ratio(double core, double task, double floor) const {
 inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) const {
   check(gramian);
   const int64_t tasks = gramian.tasks();
-  // member[c][t] = 1 where core c belongs to what task t yields to
-  std::vector<std::vector<double>> member(static_cast<size_t>(tasks), std::vector<double>(static_cast<size_t>(tasks), 0.0));
-  std::vector<double> is_core(static_cast<size_t>(tasks), 0.0);
-  for (const int64_t core : gramian.cores) is_core[static_cast<size_t>(core)] = 1.0;
-  for (int64_t t = 0; t < tasks; ++t) {
-    if (is_core[static_cast<size_t>(t)] != 0.0) continue;
-    const bool own = several_cores == SeveralCores::own && !gramian.cores_after.empty();
-    for (const int64_t core : own ? gramian.cores_after[static_cast<size_t>(t)] : gramian.cores) member[static_cast<size_t>(core)][static_cast<size_t>(t)] = 1.0;
-  }
-  const bool averaged = norm == NormReference::moving_average;
-  if (averaged && !state.core_norms.defined()) {
-    state.core_norms = at::zeros({tasks}, gramian.matrix.options());
-    state.task_norms = at::zeros({tasks}, gramian.matrix.options());
-  }
-  if (averaged)
-    HTL_CHECK(state.core_norms.size(0) == tasks, "htl::CoreTask: the state was made for ", state.core_norms.size(0), " tasks, the Gramian has ", tasks, "; reset it");
-
-  if (gramian.matrix.is_cpu()) {
-    const at::Tensor matrix = gramian.matrix.contiguous();
-    const double* k = matrix.const_data_ptr<double>();
-    at::Tensor result = at::ones({tasks}, gramian.matrix.options());
-    auto* w = result.mutable_data_ptr<double>();
-    for (int64_t t = 0; t < tasks; ++t) {
-      if (is_core[static_cast<size_t>(t)] != 0.0) continue;
-      double core = 0.0, cross = 0.0;
-      for (int64_t c = 0; c < tasks; ++c) {
-        if (member[static_cast<size_t>(c)][static_cast<size_t>(t)] == 0.0) continue;
-        cross += k[t * tasks + c];
-        for (int64_t e = 0; e < tasks; ++e) core += member[static_cast<size_t>(e)][static_cast<size_t>(t)] * k[c * tasks + e];
-      }
-      core = std::max(core, 0.0);
-      const double own = k[t * tasks + t];
-      const double a = core > 0.0 ? alpha * std::min(cross, 0.0) / core : 0.0;
-      double r = 1.0;
-      if (averaged) {
-        const bool active = !gramian.active.defined() || gramian.active.const_data_ptr<bool>()[t];
-        auto* core_norm = state.core_norms.mutable_data_ptr<double>() + t;
-        auto* task_norm = state.task_norms.mutable_data_ptr<double>() + t;
-        if (active && core > 0.0) {
-          *core_norm = average_decay * *core_norm + (1.0 - average_decay) * std::sqrt(core);
-          *task_norm = average_decay * *task_norm + (1.0 - average_decay) * std::sqrt(std::max(own, 0.0));
-        }
-        r = ratio(*core_norm * *core_norm, *task_norm * *task_norm, 0.0);
-      } else if (norm == NormReference::after_projection) {
-        r = own > 0.0 ? ratio(core, std::max(own - 2.0 * a * cross + a * a * core, 0.0), 1e-14 * own) : 1.0;
-      } else {
-        r = ratio(core, own, 0.0);
-      }
-      const double s = gamma * r + 1.0 - gamma;
-      w[t] = s;
-      for (int64_t c = 0; c < tasks; ++c) w[c] -= member[static_cast<size_t>(c)][static_cast<size_t>(t)] * s * a;
+  if (norm == NormReference::moving_average) {
+    for (at::Tensor* average : {&state.core_norms, &state.task_norms}) {
+      if (!average->defined()) *average = at::zeros({tasks}, gramian.matrix.options());
+      HTL_CHECK(average->dim() == 1 && average->size(0) == tasks, "htl::CoreTask: the state was made for ", shape_of(*average), " tasks, the Gramian has ", tasks,
+                "; forget it");
+      if (average->device() != gramian.matrix.device() || average->scalar_type() != at::kDouble) *average = average->to(gramian.matrix.options());
     }
-    return result;
   }
+  return gramian.matrix.is_cpu() ? weights_by_loops(gramian, state) : weights_by_tensors(gramian, state);
+}
 
-  // The same without branches: masks instead of ifs, nothing read back.
-  std::vector<double> flat;
-  for (const auto& row : member) flat.insert(flat.end(), row.begin(), row.end());
+/// The cores that each task yields to; none for cores.
+inline std::vector<std::vector<int64_t>> CoreTask::cores_of_tasks(const TaskGramian& gramian) const {
+  const bool own = several_cores == SeveralCores::own && !gramian.cores_after.empty();
+  std::vector<std::vector<int64_t>> result;
+  for (int64_t t = 0; t < gramian.tasks(); ++t) {
+    const bool is_core = std::find(gramian.cores.begin(), gramian.cores.end(), t) != gramian.cores.end();
+    result.push_back(is_core ? std::vector<int64_t>{} : own ? gramian.cores_after[static_cast<size_t>(t)] : gramian.cores);
+  }
+  return result;
+}
+
+inline at::Tensor CoreTask::weights_by_loops(const TaskGramian& gramian, State& state) const {
+  const int64_t tasks = gramian.tasks();
+  const at::Tensor matrix = gramian.matrix.contiguous();
+  const double* k = matrix.const_data_ptr<double>();
+  at::Tensor result = at::ones({tasks}, gramian.matrix.options());
+  auto* w = result.mutable_data_ptr<double>();
+  const std::vector<std::vector<int64_t>> cores = cores_of_tasks(gramian);
+  for (int64_t t = 0; t < tasks; ++t) {
+    if (std::find(gramian.cores.begin(), gramian.cores.end(), t) != gramian.cores.end()) continue;
+    double core = 0.0, cross = 0.0, squares = 0.0;
+    for (const int64_t c : cores[static_cast<size_t>(t)]) {
+      cross += k[t * tasks + c];
+      squares += k[c * tasks + c];
+      for (const int64_t e : cores[static_cast<size_t>(t)]) core += k[c * tasks + e];
+    }
+    if (core <= 1e-14 * squares) core = 0.0;
+    const double own = k[t * tasks + t];
+    const double a = core > 0.0 ? alpha * std::min(cross, 0.0) / core : 0.0;
+    double r = 1.0;
+    if (norm == NormReference::moving_average) {
+      double& core_norm = state.core_norms.mutable_data_ptr<double>()[t];
+      double& task_norm = state.task_norms.mutable_data_ptr<double>()[t];
+      if (core > 0.0 && (!gramian.active.defined() || gramian.active.const_data_ptr<bool>()[t])) {
+        core_norm += (1.0 - average_decay) * (std::sqrt(core) - core_norm);
+        task_norm += (1.0 - average_decay) * (std::sqrt(std::max(own, 0.0)) - task_norm);
+      }
+      r = ratio(core_norm * core_norm, task_norm * task_norm, 0.0);
+    } else if (norm == NormReference::after_projection) {
+      r = ratio(core, std::max(own - 2.0 * a * cross + a * a * core, 0.0), 1e-14 * std::max(own, 0.0));
+    } else {
+      r = ratio(core, own, 0.0);
+    }
+    const double s = gamma * r + 1.0 - gamma;
+    w[t] = s;
+    for (const int64_t c : cores[static_cast<size_t>(t)]) w[c] -= s * a;
+  }
+  return result;
+}
+
+inline at::Tensor CoreTask::weights_by_tensors(const TaskGramian& gramian, State& state) const {
   const at::Tensor& matrix = gramian.matrix;
-  const at::Tensor members = at::tensor(flat, at::kDouble).to(matrix.device(), /*non_blocking=*/true).view({tasks, tasks});  // [c, t]
-  const at::Tensor others = 1.0 - at::tensor(is_core, at::kDouble).to(matrix.device(), /*non_blocking=*/true);
-  const at::Tensor cross = (matrix * members.t()).sum(1), core = (members * matrix.mm(members)).sum(0).clamp_min(0.0), own = matrix.diagonal();
+  const int64_t tasks = gramian.tasks();
+  // filled by kernels: a copy from the host would synchronise, and could not be captured
+  const at::Tensor others = at::ones({tasks}, matrix.options()), members = at::zeros({tasks, tasks}, matrix.options());  // members[c, t]
+  for (const int64_t c : gramian.cores) others.select(0, c).fill_(0.0);
+  const std::vector<std::vector<int64_t>> cores = cores_of_tasks(gramian);
+  if (several_cores == SeveralCores::combined || gramian.cores_after.empty()) {
+    for (const int64_t c : gramian.cores) members.select(0, c).copy_(others);
+  } else {
+    for (int64_t t = 0; t < tasks; ++t)
+      for (const int64_t c : cores[static_cast<size_t>(t)]) members.select(0, c).select(0, t).fill_(1.0);
+  }
+  const at::Tensor own = matrix.diagonal(), cross = (matrix * members.t()).sum(1), squares = (members * own.unsqueeze(1)).sum(0);
+  at::Tensor core = (members * matrix.mm(members)).sum(0);
+  core = core.masked_fill(core <= 1e-14 * squares, 0.0);
   const at::Tensor has_core = core > 0.0;
   const at::Tensor a = (alpha * cross.clamp_max(0.0) / core.where(has_core, 1.0)).where(has_core, 0.0);
   const auto ratio_of = [&](const at::Tensor& numerator, const at::Tensor& denominator, const at::Tensor& floor) {
@@ -161,7 +183,7 @@ inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) co
     return clipped.where(cancelled.logical_not(), limit).where(numerator > 0.0, 1.0);
   };
   at::Tensor r;
-  if (averaged) {
+  if (norm == NormReference::moving_average) {
     const at::Tensor active = (gramian.active.defined() ? gramian.active.logical_and(has_core) : has_core).to(at::kDouble) * others;
     const at::Tensor step = active * (1.0 - average_decay);
     state.core_norms.add_(step * (core.sqrt() - state.core_norms));

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file fused_operators.hpp
+/// @brief The only place in optim/ that calls LibTorch's operators with a leading underscore, which have no promise of stability.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_adamw.h>
+
+#include <vector>
+
+namespace htl::detail {
+
+/// @brief The lists that a fused Adam works on; all of one device and element type.
+struct AdamLists {
+  std::vector<at::Tensor> parameters, gradients, exp_avgs, exp_avg_sqs, steps;
+
+  /// @brief Appends elements [begin, end) of another list's i-th tensors.
+  void append(const AdamLists& other, size_t i, int64_t begin, int64_t end) {
+    const auto part = [&](const at::Tensor& tensor) {
+      return begin == 0 && end == tensor.numel() ? tensor : tensor.view(-1).slice(0, begin, end);
+    };
+    parameters.push_back(part(other.parameters[i]));
+    gradients.push_back(part(other.gradients[i]));
+    exp_avgs.push_back(part(other.exp_avgs[i]));
+    exp_avg_sqs.push_back(part(other.exp_avg_sqs[i]));
+    steps.push_back(other.steps[i]);
+  }
+};
+
+/// @brief The numbers of a fused Adam.
+struct AdamNumbers {
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;
+};
+
+/// @brief One Adam or AdamW update with the steps as they are.
+/// @param device_lr the rate in device memory, read instead of numbers.lr where defined
+inline void fused_adam(const AdamLists& lists, const AdamNumbers& numbers, const at::Tensor& device_lr) {
+  const auto& [lr, beta1, beta2, eps, weight_decay, decoupled] = numbers;
+  const std::vector<at::Tensor> none;
+  const auto call = [&](auto&& rate) {
+    if (decoupled) {
+      at::_fused_adamw_(lists.parameters, lists.gradients, lists.exp_avgs, lists.exp_avg_sqs, none, lists.steps, rate, beta1, beta2, weight_decay, eps, false, false);
+    } else {
+      at::_fused_adam_(lists.parameters, lists.gradients, lists.exp_avgs, lists.exp_avg_sqs, none, lists.steps, rate, beta1, beta2, weight_decay, eps, false, false);
+    }
+  };
+  if (device_lr.defined()) {
+    call(device_lr);
+  } else {
+    call(lr);
+  }
+}
+
+/// @brief Adds a number to each tensor in place.
+inline void foreach_add_(const std::vector<at::Tensor>& tensors, const at::Scalar& number) { at::_foreach_add_(tensors, number); }
+/// @brief Adds the tensors of another list in place.
+inline void foreach_add_(const std::vector<at::Tensor>& tensors, const std::vector<at::Tensor>& others, const at::Scalar& alpha = 1) {
+  at::_foreach_add_(tensors, others, alpha);
+}
+/// @brief Multiplies each tensor by a scalar tensor in place.
+inline void foreach_mul_(const std::vector<at::Tensor>& tensors, const at::Tensor& factor) { at::_foreach_mul_(tensors, factor); }
+/// @brief The Euclidean norm of each tensor, summed in float64.
+inline std::vector<at::Tensor> foreach_norm(const std::vector<at::Tensor>& tensors) { return at::_foreach_norm(tensors, 2, at::kDouble); }
+
+}  // namespace htl::detail

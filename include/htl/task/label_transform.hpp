@@ -106,8 +106,8 @@ class AnyLabelTransform {
   /// @brief The identity.
   AnyLabelTransform() : AnyLabelTransform(IdentityTransform{}) {}
   /// @brief Wraps a transform.
-  template <LabelTransform F>
-    requires(!std::same_as<F, AnyLabelTransform>)
+  template <class F>
+    requires(!std::same_as<F, AnyLabelTransform>) && LabelTransform<F>  // in this order: asking LabelTransform<AnyLabelTransform> here would ask itself
   AnyLabelTransform(F transform) : held_(std::make_shared<Held<F>>(std::move(transform))) {}  // NOLINT(google-explicit-constructor): a transform is one
 
   /// @brief The transform's short word.

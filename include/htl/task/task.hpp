@@ -72,16 +72,16 @@ class TaskSpec {
   }
   /// @brief Adds a loss; several are summed with their weights. Without any, the kind's default holds (logits BCE, softmax CE, squared error).
   /// @throws c10::ValueError if the weight is negative or not finite, or the loss's output width differs from that of an earlier loss
-  TaskSpec loss(AnyLoss loss, double weight = 1.0) const {
-    HTL_CHECK(weight >= 0.0 && std::isfinite(weight), "htl::TaskSpec: loss \"", loss.name(), "\" of task \"", name_, "\" expects a finite weight ≥ 0, got ", weight);
-    HTL_CHECK(losses_.empty() || losses_.front().loss.output_width() == loss.output_width(), "htl::TaskSpec: losses of one task share its output; \"",
-              loss.name(), "\" of task \"", name_, "\" expects width ", loss.output_width(), ", \"", losses_.empty() ? "" : losses_.front().loss.name(),
-              "\" has ", losses_.empty() ? 0 : losses_.front().loss.output_width());
-    TaskSpec changed = *this;
-    changed.losses_.push_back({std::move(loss), weight});
-    return changed;
+  template <TaskLoss L>
+  TaskSpec loss(L loss, double weight = 1.0) const {
+    return with_loss(std::move(loss), weight);
   }
   /// @brief The transform between label and target (regression only).
+  template <LabelTransform F>
+  TaskSpec transform(F transform) const {
+    return this->transform(AnyLabelTransform(std::move(transform)));
+  }
+  /// @brief The same for a transform whose kind is known at run time.
   TaskSpec transform(AnyLabelTransform transform) const {
     HTL_CHECK(kind_ == TaskKind::regression || transform.name() == "none", "htl::TaskSpec: task \"", name_, "\" is ", to_string(kind_),
               "; only a regression's label can be transformed by \"", transform.name(), "\"");
@@ -157,6 +157,15 @@ class TaskSpec {
   bool in_label_unit() const { return !losses_.empty() && losses_.front().loss.in_label_unit(); }
 
  private:
+  TaskSpec with_loss(AnyLoss loss, double weight) const {
+    HTL_CHECK(weight >= 0.0 && std::isfinite(weight), "htl::TaskSpec: loss \"", loss.name(), "\" of task \"", name_, "\" expects a finite weight ≥ 0, got ", weight);
+    HTL_CHECK(losses_.empty() || losses_.front().loss.output_width() == loss.output_width(), "htl::TaskSpec: losses of one task share its output; \"",
+              loss.name(), "\" of task \"", name_, "\" expects width ", loss.output_width(), ", \"", losses_.empty() ? "" : losses_.front().loss.name(),
+              "\" has ", losses_.empty() ? 0 : losses_.front().loss.output_width());
+    TaskSpec changed = *this;
+    changed.losses_.push_back({std::move(loss), weight});
+    return changed;
+  }
   std::string name_;
   TaskKind kind_;
   int64_t classes_;

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+// For each concept one archetype that just satisfies it, and per requirement one near-miss that is refused. All of it is checked while compiling.
+#include <htl/data/batch.hpp>
+#include <htl/embedding/field_embedding.hpp>
+#include <htl/loss/one_pass.hpp>
+#include <htl/metrics/metric.hpp>
+#include <htl/nn/tower.hpp>
+#include <htl/optim/schedule.hpp>
+#include <htl/task/label_transform.hpp>
+#include <htl/task/task_loss.hpp>
+#include <htl/transfer/information_fusion.hpp>
+#include <htl/transfer/label_embedding.hpp>
+#include <htl/weighting/weighting.hpp>
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <list>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+using htl::Named;
+
+struct Uncopyable {
+  Uncopyable() = default;
+  Uncopyable(const Uncopyable&) = delete;
+  Uncopyable(Uncopyable&&) = default;
+};
+
+// --- TaskLoss --------------------------------------------------------------------------------------------------------------------------------------------
+struct ALoss {
+  std::string name() const { return "a"; }
+  int64_t output_width() const { return 1; }
+  at::Tensor per_row(const htl::LossInput& input) const { return input.output; }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output; }
+};
+struct LossWithoutName : ALoss {
+  void name() const = delete;
+};
+struct LossWithoutWidth : ALoss {
+  void output_width() const = delete;
+};
+struct LossWithoutRows : ALoss {
+  void per_row(const htl::LossInput&) const = delete;
+};
+struct LossThatReduces : ALoss {
+  double per_row(const htl::LossInput&) const { return 0.0; }
+};
+struct LossThatChangesItself : ALoss {
+  at::Tensor per_row(const htl::LossInput& input) { return input.output; }
+};
+struct LossWithoutPrediction : ALoss {
+  void predict(const at::Tensor&, const Named<at::Tensor>&) const = delete;
+};
+struct LossThatPredictsWithoutContext : ALoss {
+  at::Tensor predict(const at::Tensor& output) const { return output; }
+};
+struct LossThatStaysHome : ALoss, Uncopyable {};
+
+static_assert(htl::TaskLoss<ALoss> && htl::TaskLoss<htl::AnyLoss>);
+static_assert(!htl::TaskLoss<LossWithoutName>);
+static_assert(!htl::TaskLoss<LossWithoutWidth>);
+static_assert(!htl::TaskLoss<LossWithoutRows>);
+static_assert(!htl::TaskLoss<LossThatReduces>);
+static_assert(!htl::TaskLoss<LossThatChangesItself>);
+static_assert(!htl::TaskLoss<LossWithoutPrediction>);
+static_assert(!htl::TaskLoss<LossThatPredictsWithoutContext>);
+static_assert(!htl::TaskLoss<LossThatStaysHome>);
+static_assert(std::is_constructible_v<htl::AnyLoss, ALoss>);
+static_assert(!std::is_constructible_v<htl::AnyLoss, LossWithoutRows>);
+static_assert(!std::is_constructible_v<htl::AnyLoss, int>);
+
+// --- RowLoss ---------------------------------------------------------------------------------------------------------------------------------------------
+struct ARowLoss {
+  double row(const double* output, double target, double* slope) const { return *slope = *output - target; }
+};
+struct RowLossWithoutSlope {
+  double row(const double* output, double target) const { return *output - target; }
+};
+struct RowLossInSinglePrecision {
+  float row(const double*, double, double*) const { return 0.0F; }
+};
+static_assert(htl::RowLoss<ARowLoss>);
+static_assert(!htl::RowLoss<RowLossWithoutSlope>);
+static_assert(!htl::RowLoss<RowLossInSinglePrecision>);
+
+// --- LabelTransform --------------------------------------------------------------------------------------------------------------------------------------
+template <class Self>
+struct TransformParts {
+  std::string name() const { return "a"; }
+  Self fitted(const at::Tensor&) const { return {}; }
+  bool is_fitted() const { return true; }
+  at::Tensor apply(const at::Tensor& values) const { return values; }
+  at::Tensor inverse(const at::Tensor& values) const { return values; }
+  Named<double> statistics() const { return {}; }
+  Self with_statistics(const Named<double>&) const { return {}; }
+};
+struct ATransform : TransformParts<ATransform> {};
+struct TransformWithoutName : TransformParts<TransformWithoutName> {
+  void name() const = delete;
+};
+struct TransformThatFitsItself : TransformParts<TransformThatFitsItself> {
+  void fitted(const at::Tensor&) {}
+};
+struct TransformThatHidesItsState : TransformParts<TransformThatHidesItsState> {
+  void is_fitted() const = delete;
+};
+struct TransformWithoutApply : TransformParts<TransformWithoutApply> {
+  void apply(const at::Tensor&) const = delete;
+};
+struct TransformWithoutInverse : TransformParts<TransformWithoutInverse> {
+  void inverse(const at::Tensor&) const = delete;
+};
+struct TransformOfNumbers : TransformParts<TransformOfNumbers> {
+  double inverse(double value) const { return value; }
+};
+struct TransformWithoutStatistics : TransformParts<TransformWithoutStatistics> {
+  void statistics() const = delete;
+};
+struct TransformThatCannotBeRead : TransformParts<TransformThatCannotBeRead> {
+  void with_statistics(const Named<double>&) const = delete;
+};
+static_assert(htl::LabelTransform<ATransform>);
+static_assert(htl::LabelTransform<htl::IdentityTransform> && htl::LabelTransform<htl::ZScoreTransform> && htl::LabelTransform<htl::Log1pTransform>);
+static_assert(!htl::LabelTransform<TransformWithoutName>);
+static_assert(!htl::LabelTransform<TransformThatFitsItself>);
+static_assert(!htl::LabelTransform<TransformThatHidesItsState>);
+static_assert(!htl::LabelTransform<TransformWithoutApply>);
+static_assert(!htl::LabelTransform<TransformWithoutInverse>);
+static_assert(!htl::LabelTransform<TransformOfNumbers>);
+static_assert(!htl::LabelTransform<TransformWithoutStatistics>);
+static_assert(!htl::LabelTransform<TransformThatCannotBeRead>);
+
+// --- GramianWeighting ------------------------------------------------------------------------------------------------------------------------------------
+struct AMethod {
+  at::Tensor weights(const htl::TaskGramian& gramian) const { return gramian.matrix; }
+};
+struct MethodOfATensor {
+  at::Tensor weights(const at::Tensor& matrix) const { return matrix.clone(); }
+};
+struct MethodThatChangesItself {
+  at::Tensor weights(const htl::TaskGramian& gramian) { return gramian.matrix; }
+};
+struct MethodThatReturnsNumbers {
+  std::vector<double> weights(const htl::TaskGramian&) const { return {}; }
+};
+struct MethodThatStaysHome : AMethod, Uncopyable {};
+
+struct AMethodWithMemory {
+  struct State {
+    at::Tensor mean;
+    void fields(auto visit) { visit("mean", mean); }
+  };
+  at::Tensor weights(const htl::TaskGramian& gramian, State&) const { return gramian.matrix; }
+};
+struct MethodWithoutState {
+  at::Tensor weights(const htl::TaskGramian& gramian, at::Tensor&) const { return gramian.matrix; }
+};
+struct MethodWhoseStateIsSecret {
+  struct State {};
+  at::Tensor weights(const htl::TaskGramian& gramian, State&) const { return gramian.matrix; }
+};
+struct MethodWhoseStateNeedsASize {
+  struct State : AMethodWithMemory::State {
+    explicit State(int64_t) {}
+  };
+  at::Tensor weights(const htl::TaskGramian& gramian, State&) const { return gramian.matrix; }
+};
+static_assert(htl::StatelessWeighting<AMethod> && htl::GramianWeighting<AMethod>);
+static_assert(!htl::GramianWeighting<MethodOfATensor>);
+static_assert(!htl::GramianWeighting<MethodThatChangesItself>);
+static_assert(!htl::GramianWeighting<MethodThatReturnsNumbers>);
+static_assert(!htl::GramianWeighting<MethodThatStaysHome>);
+static_assert(htl::StatefulWeighting<AMethodWithMemory> && htl::GramianWeighting<AMethodWithMemory> && !htl::StatelessWeighting<AMethodWithMemory>);
+static_assert(!htl::GramianWeighting<MethodWithoutState>);
+static_assert(!htl::GramianWeighting<MethodWhoseStateIsSecret>);
+static_assert(!htl::GramianWeighting<MethodWhoseStateNeedsASize>);
+
+// --- BatchSource -----------------------------------------------------------------------------------------------------------------------------------------
+struct SourceWithoutEnd {
+  const htl::Batch* begin() const { return nullptr; }
+};
+static_assert(htl::BatchSource<std::vector<htl::Batch>> && htl::BatchSource<const std::list<htl::Batch>&>);
+static_assert(!htl::BatchSource<htl::Batch>);
+static_assert(!htl::BatchSource<std::vector<at::Tensor>>);
+static_assert(!htl::BatchSource<std::vector<std::shared_ptr<htl::Batch>>>);
+static_assert(!htl::BatchSource<SourceWithoutEnd>);
+
+// --- FieldVocabulary -------------------------------------------------------------------------------------------------------------------------------------
+struct AVocabulary {
+  std::vector<std::string> names() const { return {}; }
+  std::vector<int64_t> sizes() const { return {}; }
+};
+struct VocabularyWithoutNames : AVocabulary {
+  void names() const = delete;
+};
+struct VocabularyOfOneField : AVocabulary {
+  int64_t sizes() const { return 1; }
+};
+static_assert(htl::FieldVocabulary<AVocabulary>);
+static_assert(!htl::FieldVocabulary<VocabularyWithoutNames>);
+static_assert(!htl::FieldVocabulary<VocabularyOfOneField>);
+
+// --- Metric ----------------------------------------------------------------------------------------------------------------------------------------------
+struct AMetric {
+  void add(const at::Tensor&, const htl::Label&) {}
+  double value() const { return 0.0; }
+  void merge(const AMetric&) {}
+};
+struct MetricWithoutMask : AMetric {
+  void add(const at::Tensor&, const at::Tensor&) {}
+};
+struct MetricThatChangesWhenRead : AMetric {
+  double value() { return 0.0; }
+};
+struct MetricWithoutMerge : AMetric {
+  void merge(const MetricWithoutMerge&) = delete;
+};
+static_assert(htl::Metric<AMetric>);
+static_assert(!htl::Metric<MetricWithoutMask>);
+static_assert(!htl::Metric<MetricThatChangesWhenRead>);
+static_assert(!htl::Metric<MetricWithoutMerge>);
+
+// --- LearningRateSchedule --------------------------------------------------------------------------------------------------------------------------------
+struct ASchedule {
+  double operator()(int64_t) const { return 0.0; }
+};
+struct ScheduleThatCounts {
+  double operator()(int64_t) { return 0.0; }
+};
+struct ScheduleOfNothing {
+  double operator()() const { return 0.0; }
+};
+static_assert(htl::LearningRateSchedule<ASchedule> && htl::LearningRateSchedule<htl::AnySchedule>);
+static_assert(!htl::LearningRateSchedule<ScheduleThatCounts>);
+static_assert(!htl::LearningRateSchedule<ScheduleOfNothing>);
+
+// --- the parts of a task graph: module holders, so `part->forward(…)` ---------------------------------------------------------------------------------------
+template <class Impl, class Options>
+struct HolderOf {
+  explicit HolderOf(const Options&) {}
+  Impl* operator->() const { return nullptr; }
+};
+template <class Impl>
+struct HolderWithoutOptions {
+  Impl* operator->() const { return nullptr; }
+};
+
+struct ATower {
+  htl::TowerOutput forward(const std::vector<at::Tensor>&) { return {}; }
+  int64_t representation_width() const { return 1; }
+};
+struct TowerOfOneInput : ATower {
+  htl::TowerOutput forward(const at::Tensor&) { return {}; }
+};
+struct TowerWithoutRepresentation : ATower {
+  at::Tensor forward(const std::vector<at::Tensor>&) { return {}; }
+};
+struct TowerWithoutWidth : ATower {
+  void representation_width() const = delete;
+};
+static_assert(htl::TaskTower<HolderOf<ATower, htl::TowerOptions>> && htl::TaskTower<htl::Tower>);
+static_assert(!htl::TaskTower<HolderWithoutOptions<ATower>>);
+static_assert(!htl::TaskTower<HolderOf<TowerOfOneInput, htl::TowerOptions>>);
+static_assert(!htl::TaskTower<HolderOf<TowerWithoutRepresentation, htl::TowerOptions>>);
+static_assert(!htl::TaskTower<HolderOf<TowerWithoutWidth, htl::TowerOptions>>);
+
+struct ALabelUnit {
+  at::Tensor forward(const at::Tensor& logits) { return logits; }
+};
+struct LabelUnitOfTwo {
+  at::Tensor forward(const at::Tensor& logits, const at::Tensor&) { return logits; }
+};
+struct LabelUnitWithoutResult {
+  void forward(const at::Tensor&) {}
+};
+static_assert(htl::TaskLabelEmbedding<HolderOf<ALabelUnit, htl::LabelEmbeddingOptions>> && htl::TaskLabelEmbedding<htl::LabelEmbedding>);
+static_assert(!htl::TaskLabelEmbedding<HolderWithoutOptions<ALabelUnit>>);
+static_assert(!htl::TaskLabelEmbedding<HolderOf<LabelUnitOfTwo, htl::LabelEmbeddingOptions>>);
+static_assert(!htl::TaskLabelEmbedding<HolderOf<LabelUnitWithoutResult, htl::LabelEmbeddingOptions>>);
+
+struct AFusion {
+  at::Tensor forward(const std::vector<at::Tensor>& sources) { return sources.front(); }
+};
+struct FusionOfOne {
+  at::Tensor forward(const at::Tensor& source) { return source; }
+};
+struct FusionThatKeepsAll {
+  std::vector<at::Tensor> forward(const std::vector<at::Tensor>& sources) { return sources; }
+};
+static_assert(htl::TaskFusion<HolderOf<AFusion, htl::InformationFusionOptions>> && htl::TaskFusion<htl::InformationFusion>);
+static_assert(!htl::TaskFusion<HolderWithoutOptions<AFusion>>);
+static_assert(!htl::TaskFusion<HolderOf<FusionOfOne, htl::InformationFusionOptions>>);
+static_assert(!htl::TaskFusion<HolderOf<FusionThatKeepsAll, htl::InformationFusionOptions>>);
+
+// An archetype is also enough at run time: nothing beyond the concept is asked for
+TEST(Concepts, AnArchetypeOfALossWorksAsAnyLoss) {
+  const htl::AnyLoss loss = ALoss{};
+  EXPECT_EQ(loss.name(), "a");
+  EXPECT_EQ(loss.output_width(), 1);
+  EXPECT_FALSE(loss.in_label_unit());
+}
+
+TEST(Concepts, AnArchetypeOfATransformWorksAsAnyLabelTransform) {
+  const htl::AnyLabelTransform transform = ATransform{};
+  EXPECT_EQ(transform.name(), "a");
+  EXPECT_TRUE(transform.is_fitted());
+  EXPECT_TRUE(transform.statistics().empty());
+}
+
+}  // namespace

@@ -15,6 +15,7 @@
 #include <htl/data/vocabulary.hpp>
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/embedding/lookup.hpp>
+#include <htl/embedding/resolve_rows.hpp>
 #include <htl/embedding/row_gradient.hpp>
 #include <htl/embedding/row_groups.hpp>
 #include <htl/embedding/row_kernels.hpp>
@@ -23,6 +24,7 @@
 #include <htl/gradient/fork.hpp>
 #include <htl/gradient/gramian.hpp>
 #include <htl/gradient/report.hpp>
+#include <htl/gradient/walk.hpp>
 #include <htl/loss/binary_cross_entropy.hpp>
 #include <htl/loss/huber.hpp>
 #include <htl/loss/hybrid_loss.hpp>

@@ -75,8 +75,8 @@ install_packages() {
     [ -t 0 ] || as_root=(sudo -n)
   fi
   say "installing $*"
-  "${as_root[@]}" apt-get update -qq >&2 || fail "apt-get update failed"
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 ||
+  "${as_root[@]}" apt-get update -qq >/dev/null || fail "apt-get update failed"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||
     fail "apt-get could not install: $*; please install them, and run this again"
 }
 # shellcheck disable=SC2046 # package names are words

@@ -40,7 +40,8 @@ double measure(const Rows& rows, const Guess& guess, const Truth& label) {
 }
 bool same(const SyntheticRow& a, const SyntheticRow& b) {
   const auto all = [](const SyntheticRow& r) {
-    return std::tie(r.user, r.segment, r.item, r.category, r.author, r.size, r.tab, r.hour, r.click, r.second, r.value, r.true_click, r.true_second, r.true_value);
+    return std::tie(r.user, r.segment, r.item, r.category, r.author, r.size, r.tab, r.hour, r.click, r.second, r.value, r.true_click, r.true_second,
+                    r.true_value);
   };
   return all(a) == all(b);
 }
@@ -161,14 +162,20 @@ TEST(Synthetic, LabelsScatterAroundTheTruthInEverySlice) {
     const Rows rows = htlnet::synthesize({scenario, 1000000, 3});
     const auto check = [&](const auto& label, const auto& truth, bool is_event, const std::string& what) {
       const std::string name = htlnet::to_string(scenario) + " " + what;
-      expect_unbiased(rows, [](const SyntheticRow&) { return 0; }, label, truth, is_event, name + " over all");
-      expect_unbiased(rows, [](const SyntheticRow& row) { return row.user; }, label, truth, is_event, name + " by user");
-      expect_unbiased(rows, [](const SyntheticRow& row) { return row.item; }, label, truth, is_event, name + " by item");
-      expect_unbiased(rows, [](const SyntheticRow& row) { return 24 * row.tab + row.hour; }, label, truth, is_event, name + " by tab and hour");
-      expect_unbiased(rows, [](const SyntheticRow& row) { return 32 * row.segment + row.category; }, label, truth, is_event, name + " by segment and category");
+      expect_unbiased(
+          rows, [](const SyntheticRow&) { return 0; }, label, truth, is_event, name + " over all");
+      expect_unbiased(
+          rows, [](const SyntheticRow& row) { return row.user; }, label, truth, is_event, name + " by user");
+      expect_unbiased(
+          rows, [](const SyntheticRow& row) { return row.item; }, label, truth, is_event, name + " by item");
+      expect_unbiased(
+          rows, [](const SyntheticRow& row) { return 24 * row.tab + row.hour; }, label, truth, is_event, name + " by tab and hour");
+      expect_unbiased(
+          rows, [](const SyntheticRow& row) { return 32 * row.segment + row.category; }, label, truth, is_event, name + " by segment and category");
       const auto level = [&](const SyntheticRow& row) { return static_cast<int64_t>(std::floor(4.0 * std::log(truth(row)))); };
       expect_unbiased(rows, level, label, truth, is_event, name + " by truth");
-      expect_unbiased(rows, [&](const SyntheticRow& row) { return (&row - rows.data()) / 50000; }, label, truth, is_event, name + " by time");
+      expect_unbiased(
+          rows, [&](const SyntheticRow& row) { return (&row - rows.data()) / 50000; }, label, truth, is_event, name + " by time");
     };
     check(click, true_click, true, "click");
     check(second, true_second, true, "second");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file metrics.hpp
-/// @brief Metrics by scikit-learn 1.9.1 and scipy 1.17.1; written by metrics.py, not by hand.
+/// @brief Metrics by scikit-learn 1.9.1 and scipy 1.17.1; written by make_metrics.py, not by hand.
 #pragma once
 
 #include <vector>
@@ -13,6 +13,7 @@ struct MetricCase {
   double auc, weighted_auc, log_loss, weighted_log_loss, spearman, weighted_spearman, weighted_rmse, weighted_mae;
 };
 
+// clang-format off
 inline const std::vector<MetricCase> metric_cases = {
     {{0.25, 0.5, 0.25, 0.5, 0.25}, {0.0, 1.0, 1.0, 1.0, 0.0}, {0.25, 0.5, 0.0, 1.0, 2.5}, {2.0, 3.0, 1.0, 1.0, 1.0}, 0.8333333333333333, 0.9,
      0.6695905734286687, 0.6277411625893768, 0.28867513459481287, 0.4500351603704095, 0.81967981553775, 0.375},

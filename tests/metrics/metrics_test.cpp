@@ -227,8 +227,7 @@ TEST(LogLoss, OfClassesPicksTheLabelsProbability) {
   const at::Tensor p = at::tensor({0.2, 0.3, 0.5, 0.7, 0.2, 0.1, 0.1, 0.1, 0.8}).view({3, 3});
   loss.add(p, {at::tensor({2, 0, -5}), flags({true, true, false}), at::tensor({1.0, 3.0, 1.0})});
   EXPECT_NEAR(loss.value(), -(std::log(0.5) + 3.0 * std::log(0.7)) / 4.0, 1e-15);
-  EXPECT_EQ(sentence([&] { loss.add(p, {at::tensor({2, 3, 0})}); }),
-            "htl::LogLoss: expected class indices in [0, 3), got 3 in row 1 of the batch");
+  EXPECT_EQ(sentence([&] { loss.add(p, {at::tensor({2, 3, 0})}); }), "htl::LogLoss: expected class indices in [0, 3), got 3 in row 1 of the batch");
 }
 
 TEST(Calibration, NormalizedEntropyKnowsPublishedFigures) {
@@ -543,17 +542,22 @@ template <class M>
 void expect_refusals(const std::string& who) {
   const at::Tensor p = at::tensor({0.5, 0.25}), y = at::tensor({1.0, 0.0});
   M metric;
-  EXPECT_EQ(sentence([&] { metric.add(at::tensor({0.5, nan}), {y}); }), who +
-            ": expected finite predictions, got nan in row 1 of the batch; the model has diverged or was fed a value that is not finite");
-  EXPECT_EQ(sentence([&] { metric.add(at::tensor({-infinity, 0.5}), {y}); }), who +
-            ": expected finite predictions, got -inf in row 0 of the batch; the model has diverged or was fed a value that is not finite");
-  EXPECT_EQ(sentence([&] { metric.add(p, {at::tensor({1.0, infinity})}); }),
+  EXPECT_EQ(sentence([&] {
+              metric.add(at::tensor({0.5, nan}), {y});
+            }),
+            who + ": expected finite predictions, got nan in row 1 of the batch; the model has diverged or was fed a value that is not finite");
+  EXPECT_EQ(sentence([&] {
+              metric.add(at::tensor({-infinity, 0.5}), {y});
+            }),
+            who + ": expected finite predictions, got -inf in row 0 of the batch; the model has diverged or was fed a value that is not finite");
+  EXPECT_EQ(sentence([&] {
+              metric.add(p, {at::tensor({1.0, infinity})});
+            }),
             who + ": expected finite labels, got inf in row 1 of the batch; mask rows without a label");
   EXPECT_EQ(sentence([&] { metric.add(p, {y, {}, at::tensor({1.0, -1.0})}); }), who + ": expected finite weights ≥ 0, got -1 in row 1 of the batch");
   EXPECT_EQ(sentence([&] { metric.add(p, {y, {}, at::tensor({nan, 1.0})}); }), who + ": expected finite weights ≥ 0, got nan in row 0 of the batch");
   EXPECT_EQ(sentence([&] { metric.add(p, {y, at::ones({3}, at::kBool)}); }), who + ": expected the mask of shape [2], got [3]");
-  EXPECT_EQ(sentence([&] { metric.add(p, {y, at::ones({2})}); }),
-            who + ": expected a bool mask, got Float; a floating-point factor per row is a weight");
+  EXPECT_EQ(sentence([&] { metric.add(p, {y, at::ones({2})}); }), who + ": expected a bool mask, got Float; a floating-point factor per row is a weight");
   EXPECT_EQ(sentence([&] { metric.add(p.view({1, 2, 1}), {y}); }), who + ": expected predictions of shape [2], got [1, 2, 1]");
   EXPECT_EQ(sentence([&] { metric.add(at::Tensor(), {y}); }), who + ": expected predictions of shape [2], got undefined");
   EXPECT_EQ(sentence([&] { metric.add(p, {y.view({2, 1})}); }), who + ": expected labels of shape [any], got [2, 1]");
@@ -569,10 +573,10 @@ TEST(Metrics, RefuseBadDataNamingTheRowAndKeepNothingOfIt) {
   expect_refusals<htl::NormalizedGini>("htl::NormalizedGini");
   const at::Tensor p = at::tensor({0.5, 1.5}), y = at::tensor({1.0, 2.0});
   EXPECT_EQ(sentence([&] { htl::Auc().add(p, {y}); }), "htl::Auc: expected labels 0 or 1, got 2 in row 1 of the batch");
-  EXPECT_EQ(sentence([&] { htl::LogLoss().add(p, {p - 0.5}); }), "htl::LogLoss: expected probabilities in [0, 1], got 1.5 in row 1 of the batch; "
+  EXPECT_EQ(sentence([&] { htl::LogLoss().add(p, {p - 0.5}); }),
+            "htl::LogLoss: expected probabilities in [0, 1], got 1.5 in row 1 of the batch; "
             "apply a sigmoid (tasks.predict does), or use LogLoss::add_logits");
-  EXPECT_EQ(sentence([&] { htl::NormalizedGini().add(p, {-y}); }),
-            "htl::NormalizedGini: expected labels ≥ 0, shares of a total, got -1 in row 0 of the batch");
+  EXPECT_EQ(sentence([&] { htl::NormalizedGini().add(p, {-y}); }), "htl::NormalizedGini: expected labels ≥ 0, shares of a total, got -1 in row 0 of the batch");
   EXPECT_EQ(sentence([&] { htl::GroupedAuc().add(p, {y - 1.0}, p); }), "htl::GroupedAuc: expected integer groups, got Double");
   EXPECT_EQ(sentence([&] { htl::GroupedAuc().add(p, {y - 1.0}, at::arange(3)); }), "htl::GroupedAuc: expected groups of shape [2], got [3]");
 }
@@ -621,7 +625,8 @@ TEST(TaskMetrics, ReportEachKindOverTheRowsItIsObservedIn) {
   EXPECT_TRUE(htl::TaskMetrics::greater_is_better("auc"));
   EXPECT_FALSE(htl::TaskMetrics::greater_is_better("nrmse"));
   predictions.set("click", at::tensor({0.9, nan, 0.3, 0.5}));
-  EXPECT_EQ(sentence([&] { metrics.add(predictions, labels); }), "htl::TaskMetrics: task \"click\": htl::Auc: expected finite predictions, got nan in row 1 "
+  EXPECT_EQ(sentence([&] { metrics.add(predictions, labels); }),
+            "htl::TaskMetrics: task \"click\": htl::Auc: expected finite predictions, got nan in row 1 "
             "of the batch; the model has diverged or was fed a value that is not finite");
 }
 

@@ -48,17 +48,17 @@ struct SyntheticOptions {
 
 /// @brief A row: eight raw field values, three labels, three true expectations given all fields and the time.
 struct SyntheticRow {
-  int32_t user = 0;        ///< 0 … 999
-  int32_t segment = 0;     ///< 0 … 15, a function of the user: the signs of his taste
-  int32_t item = 0;        ///< 0 … 499
-  int32_t category = 0;    ///< 0 … 31, a function of the item: the signs of what it offers and of its clickbait
-  int32_t author = 0;      ///< 0 … 299, a function of the item that means nothing
-  float size = 0.0F;       ///< the item's duration in seconds (video) or price (commerce)
-  int32_t tab = 0;         ///< 0 … 4
-  int32_t hour = 0;        ///< 0 … 23
-  float click = 0.0F;      ///< label 0 or 1
-  float second = 0.0F;     ///< label 0 or 1: long_view or purchase
-  float value = 0.0F;      ///< label: watch_time in seconds, or amount
+  int32_t user = 0;          ///< 0 … 999
+  int32_t segment = 0;       ///< 0 … 15, a function of the user: the signs of his taste
+  int32_t item = 0;          ///< 0 … 499
+  int32_t category = 0;      ///< 0 … 31, a function of the item: the signs of what it offers and of its clickbait
+  int32_t author = 0;        ///< 0 … 299, a function of the item that means nothing
+  float size = 0.0F;         ///< the item's duration in seconds (video) or price (commerce)
+  int32_t tab = 0;           ///< 0 … 4
+  int32_t hour = 0;          ///< 0 … 23
+  float click = 0.0F;        ///< label 0 or 1
+  float second = 0.0F;       ///< label 0 or 1: long_view or purchase
+  float value = 0.0F;        ///< label: watch_time in seconds, or amount
   double true_click = 0.0;   ///< P(click | x)
   double true_second = 0.0;  ///< P(second | x)
   double true_value = 0.0;   ///< E[value | x], caps included

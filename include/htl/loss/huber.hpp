@@ -29,6 +29,8 @@ struct Huber {
   std::string name() const { return "huber"; }
   /// @brief 1
   int64_t output_width() const { return 1; }
+  /// @brief delta
+  Named<double> parameters() const { return Named<double>().set("delta", delta); }
 
   /// @brief [B] from predictions [B] or [B, 1] and targets [B].
   /// @throws c10::ValueError on other shapes

@@ -30,6 +30,8 @@ struct SoftmaxCrossEntropy {
   std::string name() const { return "softmax_cross_entropy"; }
   /// @brief K
   int64_t output_width() const { return classes; }
+  /// @brief classes
+  Named<double> parameters() const { return Named<double>().set("classes", static_cast<double>(classes)); }
 
   /// @brief [B] from logits [B, K] and int64 classes [B]. A class outside [0, K): an error on the CPU; on other devices a NaN, since an error there
   /// would need a synchronisation or end the process.

@@ -18,9 +18,9 @@ enum class Binning {
 
 /// @brief One bin of a reliability diagram.
 struct ReliabilityBin {
-  double lower = 0.0;      ///< the interval's lower end (equal_width), or the least prediction in it
-  double upper = 0.0;      ///< the interval's upper end (equal_width), or the greatest prediction in it
-  double weight = 0.0;     ///< Σ w; 0 in an empty bin of equal width
+  double lower = 0.0;                                           ///< the interval's lower end (equal_width), or the least prediction in it
+  double upper = 0.0;                                           ///< the interval's upper end (equal_width), or the greatest prediction in it
+  double weight = 0.0;                                          ///< Σ w; 0 in an empty bin of equal width
   double predicted = std::numeric_limits<double>::quiet_NaN();  ///< mean prediction; NaN in an empty bin
   double observed = std::numeric_limits<double>::quiet_NaN();   ///< share of events; NaN in an empty bin
 };

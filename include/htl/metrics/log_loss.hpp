@@ -20,10 +20,14 @@ inline double cross_entropy(double probability, double label, double epsilon) {
 /// The ε at which probabilities of an element type are clipped: the type's own resolution, so that a saturated sigmoid stays finite.
 inline double probability_resolution(const at::Tensor& probability) {
   switch (probability.scalar_type()) {
-    case at::kFloat: return std::numeric_limits<float>::epsilon();
-    case at::kHalf: return 0x1p-10;
-    case at::kBFloat16: return 0x1p-7;
-    default: return std::numeric_limits<double>::epsilon();
+    case at::kFloat:
+      return std::numeric_limits<float>::epsilon();
+    case at::kHalf:
+      return 0x1p-10;
+    case at::kBFloat16:
+      return 0x1p-7;
+    default:
+      return std::numeric_limits<double>::epsilon();
   }
 }
 inline void check_probability(std::string_view who, double probability, int64_t row) {

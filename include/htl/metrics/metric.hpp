@@ -50,8 +50,12 @@ class Column {
 /// The checks of a batch's label that every metric shares. Rows are B = label.value.size(0).
 class ObservedRows {
  public:
-  ObservedRows(std::string_view who, const Label& label) : who_(who), rows_(checked_rows(who, label)), value_(who, "labels", label.value, rows_, 0.0),
-        mask_(who, "the mask", checked_mask(who, label.mask), rows_, true), weight_(who, "weights", label.weight, rows_, 1.0) {}
+  ObservedRows(std::string_view who, const Label& label)
+      : who_(who),
+        rows_(checked_rows(who, label)),
+        value_(who, "labels", label.value, rows_, 0.0),
+        mask_(who, "the mask", checked_mask(who, label.mask), rows_, true),
+        weight_(who, "weights", label.weight, rows_, 1.0) {}
 
   int64_t rows() const { return rows_; }
   /// Calls visit(row, label, weight) for each row that has a label and a weight above 0.

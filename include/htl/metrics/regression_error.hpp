@@ -23,10 +23,14 @@ enum class Denominator {
 /// @brief "std", "mean", "range", "rms"
 inline std::string to_string(Denominator denominator) {
   switch (denominator) {
-    case Denominator::std: return "std";
-    case Denominator::mean: return "mean";
-    case Denominator::range: return "range";
-    case Denominator::rms: return "rms";
+    case Denominator::std:
+      return "std";
+    case Denominator::mean:
+      return "mean";
+    case Denominator::range:
+      return "range";
+    case Denominator::rms:
+      return "rms";
   }
   return "unknown";
 }
@@ -88,10 +92,14 @@ class RegressionError {
   double denominator(Denominator by) const {
     if (!(weight_ > 0.0)) return std::numeric_limits<double>::quiet_NaN();
     switch (by) {
-      case Denominator::std: return least_ < greatest_ ? std::sqrt(scatter_ / weight_) : 0.0;  // constant labels: 0 exactly, not rounding
-      case Denominator::mean: return mean_;
-      case Denominator::range: return greatest_ - least_;
-      case Denominator::rms: return std::sqrt(scatter_ / weight_ + mean_ * mean_);
+      case Denominator::std:
+        return least_ < greatest_ ? std::sqrt(scatter_ / weight_) : 0.0;  // constant labels: 0 exactly, not rounding
+      case Denominator::mean:
+        return mean_;
+      case Denominator::range:
+        return greatest_ - least_;
+      case Denominator::rms:
+        return std::sqrt(scatter_ / weight_ + mean_ * mean_);
     }
     return std::numeric_limits<double>::quiet_NaN();
   }
@@ -105,9 +113,7 @@ class RegressionError {
   double weight() const { return weight_; }
 
  private:
-  static double over(double numerator, double denominator) {
-    return denominator > 0.0 ? numerator / denominator : std::numeric_limits<double>::quiet_NaN();
-  }
+  static double over(double numerator, double denominator) { return denominator > 0.0 ? numerator / denominator : std::numeric_limits<double>::quiet_NaN(); }
   double weight_ = 0.0, squared_error_ = 0.0, absolute_error_ = 0.0, prediction_ = 0.0;
   double mean_ = 0.0, scatter_ = 0.0;  // weighted mean of the labels, and Σ w (y − mean)²
   double least_ = std::numeric_limits<double>::infinity(), greatest_ = -std::numeric_limits<double>::infinity();

@@ -23,8 +23,9 @@ class Spearman {
   /// @throws c10::ValueError on a wrong shape, and naming the row on a prediction or label that is not finite, or a bad weight
   void add(const at::Tensor& prediction, const Label& label) {
     std::vector<Row> batch;
-    detail::for_each_observed("htl::Spearman", prediction, label,
-                              [&](int64_t, double guess, double value, double weight) { batch.push_back({guess + 0.0, value + 0.0, weight}); });
+    detail::for_each_observed("htl::Spearman", prediction, label, [&](int64_t, double guess, double value, double weight) {
+      batch.push_back({guess + 0.0, value + 0.0, weight});
+    });
     rows_.insert(rows_.end(), batch.begin(), batch.end());
   }
   /// @brief Adds what another accumulator has seen.

@@ -5,6 +5,7 @@
 
 #include <htl/task/check.hpp>
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,6 +21,16 @@ template <class Value>
 class Named {
  public:
   Named() = default;
+  /// @brief The given pairs, in their order; O(n log n), for large sets.
+  /// @throws c10::ValueError if a name is there twice
+  explicit Named(std::vector<std::pair<std::string, Value>> entries) : entries_(std::move(entries)) {
+    std::vector<std::string_view> sorted;
+    sorted.reserve(entries_.size());
+    for (const auto& entry : entries_) sorted.emplace_back(entry.first);
+    std::sort(sorted.begin(), sorted.end());
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    HTL_CHECK(twice == sorted.end(), "htl::Named: the name \"", twice == sorted.end() ? std::string_view() : *twice, "\" is there twice");
+  }
 
   /// @brief Adds a value, or replaces the one of that name.
   Named& set(std::string name, Value value) {

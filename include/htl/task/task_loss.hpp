@@ -41,7 +41,8 @@ struct LossInput {
 /// - `label_range()`: a pair of doubles, the closed interval of labels (targets, if not in the label's unit) for which the loss is defined;
 ///   HybridLoss checks it on the CPU. Without it: any finite number;
 /// - `reduced(input, share)`: the scalar Σ share·per_row in one pass, or in a pairwise loss its own mean over pairs. `share` [B] is weight / Σ weight;
-///   rows of share 0 (no label, no weight) must not enter; all 0 must give 0 with a graph.
+///   rows of share 0 (no label, no weight) must not enter; all 0 must give 0 with a graph;
+/// - `parameters()`: its numbers as Named<double>, so that a file can hold them and loss_by_name() can make the loss again.
 /// Adding a loss is adding one file with such a struct.
 template <class L>
 concept TaskLoss = std::copy_constructible<L> &&
@@ -59,8 +60,8 @@ inline at::Tensor weighted_sum(const at::Tensor& per_row, const at::Tensor& shar
 class AnyLoss {
  public:
   /// @brief Wraps a loss.
-  template <TaskLoss L>
-    requires(!std::same_as<L, AnyLoss>)
+  template <class L>
+    requires(!std::same_as<L, AnyLoss>) && TaskLoss<L>  // in this order: asking TaskLoss<AnyLoss> here would ask itself
   AnyLoss(L loss) : held_(std::make_shared<Held<L>>(std::move(loss))) {}  // NOLINT(google-explicit-constructor): a loss is an AnyLoss
 
   /// @brief The loss's short word.
@@ -77,6 +78,8 @@ class AnyLoss {
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return held_->predict(output, context); }
   /// @brief Whether the loss works in the label's own unit.
   bool in_label_unit() const { return held_->in_label_unit(); }
+  /// @brief The loss's numbers by name; empty where it has none.
+  Named<double> parameters() const { return held_->parameters(); }
 
  private:
   struct Base {
@@ -88,6 +91,7 @@ class AnyLoss {
     virtual std::pair<double, double> label_range() const = 0;
     virtual at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const = 0;
     virtual bool in_label_unit() const = 0;
+    virtual Named<double> parameters() const = 0;
   };
   template <class L>
   struct Held final : Base {
@@ -120,6 +124,10 @@ class AnyLoss {
     bool in_label_unit() const override {
       if constexpr (requires { L::in_label_unit; }) return L::in_label_unit;
       return false;
+    }
+    Named<double> parameters() const override {
+      if constexpr (requires { loss.parameters(); }) return loss.parameters();
+      return {};
     }
     L loss;
   };

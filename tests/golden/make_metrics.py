@@ -1,6 +1,6 @@
 """Writes tests/golden/metrics.hpp: metrics of small tied and weighted data by scikit-learn 1.9.1 and scipy 1.17.1 (numpy 2.4.6).
 
-python3 tests/golden/metrics.py > tests/golden/metrics.hpp
+python3 tests/golden/make_metrics.py > tests/golden/metrics.hpp
 """
 import textwrap
 
@@ -19,7 +19,7 @@ def wrapped(text):
 
 print("""// SPDX-License-Identifier: Apache-2.0
 /// @file metrics.hpp
-/// @brief Metrics by scikit-learn 1.9.1 and scipy 1.17.1; written by metrics.py, not by hand.
+/// @brief Metrics by scikit-learn 1.9.1 and scipy 1.17.1; written by make_metrics.py, not by hand.
 #pragma once
 
 #include <vector>
@@ -32,6 +32,7 @@ struct MetricCase {
   double auc, weighted_auc, log_loss, weighted_log_loss, spearman, weighted_spearman, weighted_rmse, weighted_mae;
 };
 
+// clang-format off
 inline const std::vector<MetricCase> metric_cases = {""")
 random = np.random.default_rng(20240601)
 for n, levels in [(5, 3), (8, 4), (12, 3), (12, 100), (20, 5), (30, 4), (30, 1000), (40, 7)]:

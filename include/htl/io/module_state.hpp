@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file module_state.hpp
+/// @brief Parameters and buffers of any torch::nn::Module by name, saved and loaded strictly.
+#pragma once
+
+#include <htl/io/safetensors.hpp>
+
+#include <c10/core/GradMode.h>
+#include <torch/nn/module.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace htl {
+
+/// @brief All parameters and buffers by dotted name, as PyTorch's state_dict names them. They share memory with the module.
+inline Named<at::Tensor> module_state(const torch::nn::Module& module) {
+  std::vector<std::pair<std::string, at::Tensor>> state;
+  for (const auto& parameter : module.named_parameters())
+    if (parameter.value().defined()) state.emplace_back(parameter.key(), parameter.value());
+  for (const auto& buffer : module.named_buffers())
+    if (buffer.value().defined()) state.emplace_back(buffer.key(), buffer.value());
+  return Named<at::Tensor>(std::move(state));
+}
+
+/// @brief Copies tensors into a module's parameters and buffers of the same names, in place: handles, optimizers and the device stay as they are.
+///
+/// Names, shapes and element types must fit exactly; all faults are listed in one sentence, and then nothing was changed. (torch::load of a module
+/// replaces shapes and device silently.)
+/// @param module where to
+/// @param state what module_state() of an equal module gave, on any device
+/// @throws c10::ValueError listing what is missing, what the module does not have, and what differs in shape or type
+inline void load_module_state(torch::nn::Module& module, const Named<at::Tensor>& state) {
+  std::map<std::string, at::Tensor> given;
+  for (const auto& [name, tensor] : state) given.emplace(name, tensor);
+  std::vector<std::string> missing, unexpected, different;
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies;
+  for (auto& [name, into] : module_state(module)) {
+    const auto found = given.find(name);
+    if (found == given.end() || !found->second.defined()) {
+      missing.push_back(name);
+    } else if (into.sizes() != found->second.sizes() || into.scalar_type() != found->second.scalar_type()) {
+      const auto describe = [](const at::Tensor& t) { return shape_of(t) + " " + c10::toString(t.scalar_type()); };
+      different.push_back("\"" + name + "\" is " + describe(found->second) + ", the module's " + describe(into));
+    } else {
+      copies.emplace_back(into, found->second);
+    }
+    if (found != given.end()) given.erase(found);
+  }
+  for (const auto& [name, tensor] : given) unexpected.push_back(name);
+  std::string faults;
+  const auto list = [&](const std::string& what, const std::vector<std::string>& names, bool quote) {
+    constexpr size_t shown = 12;
+    for (size_t i = 0; i < names.size() && i < shown; ++i) faults += (i == 0 ? "; " + what + ": " : ", ") + (quote ? "\"" + names[i] + "\"" : names[i]);
+    if (names.size() > shown) faults += " and " + std::to_string(names.size() - shown) + " more";
+  };
+  list("missing", missing, true);
+  list("not in the module", unexpected, true);
+  list("different", different, false);
+  HTL_CHECK(faults.empty(), "htl::load_module_state: expected the ", copies.size() + missing.size() + different.size(), " tensors of the module", faults,
+            "; nothing was changed; build the module with the options that the weights were made with");
+  const c10::NoGradGuard no_grad;
+  for (auto& [into, from] : copies) into.copy_(from);
+}
+
+/// @brief Saves a module's parameters and buffers atomically as a safetensors file.
+/// @param path where to
+/// @param module any module
+/// @param metadata texts to keep beside them
+/// @throws c10::ValueError as save_safetensors()
+inline void save_module(const std::filesystem::path& path, const torch::nn::Module& module, Named<std::string> metadata = {}) {
+  save_safetensors(path, {module_state(module), std::move(metadata)});
+}
+/// @brief Loads what save_module() wrote into an equal module, which keeps its device; returns the metadata.
+/// @throws c10::ValueError as load_safetensors() and load_module_state(), naming the file
+inline Named<std::string> load_module(const std::filesystem::path& path, torch::nn::Module& module) {
+  const TensorFile content = load_safetensors(path);
+  try {
+    load_module_state(module, content.tensors);
+  } catch (const c10::ValueError& error) {
+    HTL_CHECK(false, "htl::load_module: \"", path.string(), "\": ", error.what_without_backtrace());
+  }
+  return content.metadata;
+}
+
+}  // namespace htl

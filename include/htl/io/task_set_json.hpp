@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file task_set_json.hpp
+/// @brief TaskSet as JSON: everything that a program needs to rebuild tasks, losses and fitted transforms in another process.
+#pragma once
+
+#include <htl/io/json.hpp>
+#include <htl/loss/loss_by_name.hpp>
+#include <htl/task/task_set.hpp>
+
+#include <functional>
+
+namespace htl {
+
+/// @brief How names in files become losses and transforms; replace them to add your own, and fall back to the defaults for the others.
+struct TaskSetReaders {
+  /// A loss by its name and parameters.
+  std::function<AnyLoss(std::string_view, const Named<double>&)> loss = [](std::string_view name, const Named<double>& parameters) {
+    return loss_by_name(name, parameters);
+  };
+  /// An unfitted label transform by its name.
+  std::function<AnyLabelTransform(std::string_view)> transform = [](std::string_view name) { return label_transform(name); };
+};
+
+/// @brief The tasks as JSON. What equals the default is left out; numbers keep every bit.
+///
+/// Per task: name, kind, classes (multiclass), after, core, losses (name, weight, parameters), transform (name, statistics once fitted), observed_when,
+/// weight, mask_column, weight_column, context.
+inline nlohmann::ordered_json to_json(const TaskSet& tasks) {
+  using Json = nlohmann::ordered_json;
+  const auto numbers = [](const Named<double>& values) {
+    Json object = Json::object();
+    for (const auto& [name, value] : values) object[name] = value;
+    return object;
+  };
+  Json list = Json::array();
+  for (const TaskSpec& task : tasks) {
+    Json json = {{"name", task.name()}, {"kind", to_string(task.kind())}};
+    if (task.kind() == TaskKind::multiclass) json["classes"] = task.classes();
+    if (task.parents()) json["after"] = *task.parents();
+    if (task.is_core()) json["core"] = true;
+    for (const WeightedLoss& weighted : task.losses()) {
+      Json loss = {{"name", weighted.loss.name()}, {"weight", weighted.weight}};
+      if (!weighted.loss.parameters().empty()) loss["parameters"] = numbers(weighted.loss.parameters());
+      json["losses"].push_back(loss);
+    }
+    if (task.transform().name() != "none") {
+      json["transform"] = {{"name", task.transform().name()}};
+      if (task.transform().is_fitted()) json["transform"]["statistics"] = numbers(task.transform().statistics());
+    }
+    if (!task.observed_when().empty()) json["observed_when"] = task.observed_when();
+    if (task.weight() != 1.0) json["weight"] = task.weight();
+    if (!task.mask_column().empty()) json["mask_column"] = task.mask_column();
+    if (!task.weight_column().empty()) json["weight_column"] = task.weight_column();
+    if (!task.context().empty()) json["context"] = task.context();
+    list.push_back(json);
+  }
+  return {{"format", "htl.task_set"}, {"version", 1}, {"tasks", list}};
+}
+
+namespace detail {
+
+inline TaskSpec task_from_json(const nlohmann::json& json, const std::string& where, const TaskSetReaders& readers) {
+  JsonObject object(json, where);
+  const std::string name = object.text("name"), kind = object.text("kind");
+  const std::vector<std::string> kinds = {"binary", "multiclass", "regression"};
+  HTL_CHECK(std::find(kinds.begin(), kinds.end(), kind) != kinds.end(), where, ": unknown kind \"", kind, "\"; did you mean \"", nearest(kind, kinds), "\"?");
+  TaskSpec task = kind == "binary" ? binary(name) : kind == "regression" ? regression(name) : multiclass(name, object.integer("classes"));
+  if (object.has("after")) task = task.after(object.texts("after"));
+  task = task.core(object.flag_or("core", false));
+  if (object.has("losses"))
+    for (const nlohmann::json& element : object.list("losses")) {
+      JsonObject loss(element, where + ", losses");
+      task = task.loss(readers.loss(loss.text("name"), loss.has("parameters") ? loss.named_numbers("parameters") : Named<double>()), loss.number("weight"));
+      loss.finish();
+    }
+  if (object.has("transform")) {
+    JsonObject transform(object.at("transform"), where + ", transform");
+    const AnyLabelTransform unfitted = readers.transform(transform.text("name"));
+    task = task.transform(transform.has("statistics") ? unfitted.with_statistics(transform.named_numbers("statistics")) : unfitted);
+    transform.finish();
+  }
+  if (object.has("observed_when")) task = task.observed_when(object.text("observed_when"));
+  task = task.weight(object.number_or("weight", 1.0));
+  if (object.has("mask_column")) task = task.mask_column(object.text("mask_column"));
+  if (object.has("weight_column")) task = task.weight_column(object.text("weight_column"));
+  if (object.has("context")) task = task.context(object.texts("context"));
+  object.finish();
+  return task;
+}
+
+}  // namespace detail
+
+/// @brief Tasks from what to_json() gave.
+/// @param json the document
+/// @param readers losses and transforms by name
+/// @throws c10::ValueError naming the key that is missing, unknown or of a wrong type, an unknown loss or transform, or what TaskSet refuses
+inline TaskSet task_set_from_json(const nlohmann::json& json, const TaskSetReaders& readers = {}) {
+  detail::JsonObject document(json, "htl::task_set_from_json");
+  document.expect_format("htl.task_set", 1);
+  std::vector<TaskSpec> tasks;
+  for (const nlohmann::json& task : document.list("tasks"))
+    tasks.push_back(detail::task_from_json(task, "htl::task_set_from_json: task " + std::to_string(tasks.size()), readers));
+  document.finish();
+  return TaskSet(std::move(tasks));
+}
+
+}  // namespace htl

@@ -3,7 +3,10 @@
 /// @brief The synthetic logs: their random numbers, rates, true expectations and references.
 
 #include <examples/htlnet/data/additive_model.hpp>
+#include <examples/htlnet/data/csv_dataset.hpp>
 #include <examples/htlnet/data/synthetic.hpp>
+#include <examples/htlnet/data/synthetic_dataset.hpp>
+#include <htl/io/task_set_json.hpp>
 
 #include <htl/metrics/auc.hpp>
 #include <htl/metrics/gini.hpp>
@@ -15,6 +18,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <tuple>
@@ -260,6 +265,57 @@ TEST(AdditiveModel, IsTheOptimumOfItsClassAndLiesBetweenTheConstantAndTheOracle)
     EXPECT_LT(measure<htl::LogLoss>(rows, true_second, second) + 0.005, measure<htl::LogLoss>(rows, best.second, second));
     EXPECT_LT(measure<htl::NormalizedGini>(rows, best.value, value) + 0.1, measure<htl::NormalizedGini>(rows, true_value, value));
     EXPECT_NEAR(additive, measure<htl::LogLoss>(rows, click_model, click), 0.003) << "fresh rows give the same projection";
+  }
+}
+
+TEST(SyntheticDataset, EqualsWhatTheReaderMakesOfItsFiles) {
+  std::string directory = (std::filesystem::temp_directory_path() / "htl-synthetic-XXXXXX").string();
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  for (const Scenario scenario : {Scenario::video, Scenario::commerce}) {
+    const htlnet::SyntheticOptions options{scenario, 7013, 4};
+    htlnet::write_synthetic(options, directory);
+    htlnet::CsvDatasetOptions reading;
+    reading.min_count = 3;
+    const htlnet::Dataset read = htlnet::load_csv(directory, htlnet::CsvSchema::read(directory + "/schema.toml"), reading);
+    const htlnet::Dataset made = htlnet::synthetic_dataset(options, 3);
+    EXPECT_TRUE(made.features == read.features);
+    EXPECT_EQ(made.features.size(), 8);
+    EXPECT_EQ(made.features.sizes().back(), 11) << "ten buckets and missing";
+    EXPECT_EQ(htl::to_json(made.tasks), htl::to_json(read.tasks));
+    EXPECT_EQ(made.groups["user"], read.groups["user"]);
+    EXPECT_EQ(made.train.rows(), 5610);
+    EXPECT_EQ(made.test.rows(), 701);
+    for (const auto part : {&htlnet::Dataset::train, &htlnet::Dataset::valid, &htlnet::Dataset::test}) {
+      const htl::Batch &a = (made.*part).all(), &b = (read.*part).all();
+      ASSERT_EQ(a.rows(), b.rows());
+      EXPECT_TRUE(a.fields.ids.equal(b.fields.ids));
+      for (const std::string& task : made.tasks.names()) {
+        EXPECT_TRUE(a.labels[task].value.equal(b.labels[task].value)) << task;
+        EXPECT_FALSE(b.labels[task].mask.defined());
+      }
+      EXPECT_TRUE(a.labels.context["user"].equal(b.labels.context["user"]));
+    }
+    const Rows rows = htlnet::synthesize(options);
+    EXPECT_TRUE(made.train.all().labels[made.tasks[2].name()].value.equal(column(rows, value).to(at::kFloat).slice(0, 0, 5610)));
+    const htl::Predictions oracle = htlnet::synthetic_oracle(options, 6312, 7013);
+    EXPECT_TRUE(oracle["click"].equal(column(rows, true_click).slice(0, 6312, 7013)));
+    const std::string truth = htl::read_file(directory + "/truth.csv");
+    EXPECT_EQ(std::count(truth.begin(), truth.end(), '\n'), 7014);
+  }
+  std::filesystem::remove_all(directory);
+  EXPECT_THROW(htlnet::synthetic_dataset({Scenario::video, 9, 1}), c10::ValueError);
+}
+
+TEST(SyntheticDataset, HasAFloorAndACeilingForTheTestRows) {
+  const htlnet::SyntheticOptions options{Scenario::video, 60000, 1};
+  const htlnet::Dataset data = htlnet::synthetic_dataset(options);
+  const auto bounds = htlnet::synthetic_bounds(options.rows);
+  const htl::Predictions ceiling = htlnet::synthetic_oracle(options, bounds[2], bounds[3]), floor = htlnet::synthetic_additive(options, bounds[2], bounds[3]);
+  for (const char* const task : {"click", "long_view"}) {
+    htl::LogLoss best, additive;
+    best.add(ceiling[task], data.test.labels()[task]);
+    additive.add(floor[task], data.test.labels()[task]);
+    EXPECT_LT(best.value() + 0.02, additive.value()) << task;
   }
 }
 

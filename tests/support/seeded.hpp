@@ -108,4 +108,12 @@ std::string sentence_of(Call&& call) {
   return "no error";
 }
 
+/// @brief Whether a sentence holds all of these parts.
+template <class... Parts>
+::testing::AssertionResult contains(const std::string& sentence, const Parts&... parts) {
+  for (const std::string& part : {std::string(parts)...})
+    if (sentence.find(part) == std::string::npos) return ::testing::AssertionFailure() << "\"" << part << "\" is missing in: " << sentence;
+  return ::testing::AssertionSuccess();
+}
+
 }  // namespace htl::test

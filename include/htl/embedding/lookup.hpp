@@ -69,6 +69,12 @@ class LookupCall : public torch::CustomClassHolder {
   c10::intrusive_ptr<LookupData> data;
   bool collecting = false;
   at::Tensor collected;
+
+  /// The table knows its lookups weakly: what they hold goes with the graph, not with the table's list.
+  void release_resources() override {
+    data.reset();
+    collected = at::Tensor();
+  }
 };
 
 inline void refuse_second_derivative(const char* who) {

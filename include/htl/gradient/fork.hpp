@@ -37,6 +37,14 @@ class ForkCall : public torch::CustomClassHolder {
   std::vector<std::vector<at::Tensor>> collected;  // [T][n]
 
   int64_t inputs() const { return base.defined() ? 1 : static_cast<int64_t>(lookups.size()); }
+
+  /// The fork knows its calls weakly: what they hold goes with the graph, not with the fork's list.
+  void release_resources() override {
+    lookups.clear();
+    base = at::Tensor();
+    combine = nullptr;
+    collected.clear();
+  }
 };
 
 struct ForkFunction : torch::autograd::Function<ForkFunction> {

@@ -5,6 +5,7 @@
 
 #include <htl/embedding/resolve_rows.hpp>
 #include <htl/embedding/row_kernels.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/sparse_coo_tensor.h>
 #include <c10/core/GradMode.h>

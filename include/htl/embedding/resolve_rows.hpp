@@ -5,6 +5,7 @@
 
 #include <htl/data/field_batch.hpp>
 #include <htl/embedding/row_table.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/_assert_async.h>
@@ -62,29 +63,47 @@ struct ResolvedRows {
   at::Tensor bag;         // [N] int64
 };
 
+/// What the loop over ids needs of a field, side by side.
+struct FieldRange {
+  int64_t first_row, size, frozen;  // frozen: the id that is not trained, or −1
+};
+
+/// The row of one id, −1 − row where frozen.
+inline int32_t resolve_id(int64_t id, const FieldRange& range, int64_t padding_row, const FieldRows& field, UnknownIds unknown, int64_t batch_row) {
+  if (static_cast<uint64_t>(id) >= static_cast<uint64_t>(range.size)) {
+    HTL_CHECK_INDEX(unknown == UnknownIds::map_to_zero && field.size > 0, "htl::lookup: id ", id, " of field \"", field.name, "\" (row ", batch_row,
+                    ") is outside [0, ", field.size, "); raise the field's size or set unknown_ids(UnknownIds::map_to_zero)");
+    id = 0;
+  }
+  const int64_t row = range.first_row + id;
+  return static_cast<int32_t>(id == range.frozen || row == padding_row ? -1 - row : row);
+}
+
 /// Ids → rows on the CPU, one checked pass.
 template <class Id>
 void resolve_rows(const Id* ids, const int64_t* offsets, int64_t bags, const std::vector<FieldRows>& fields, UnknownIds unknown, std::optional<int64_t> padding,
                   int32_t* rows, int64_t* bag_of) {
-  const auto field_count = static_cast<int64_t>(fields.size());
+  const auto count = static_cast<int64_t>(fields.size());
   const int64_t padding_row = padding.value_or(-1);
-  int64_t f = 0;
-  for (int64_t bag = 0; bag < bags; ++bag) {
-    const FieldRows& field = fields[static_cast<size_t>(f)];
-    const int64_t begin = offsets ? offsets[bag] : bag, end = offsets ? offsets[bag + 1] : bag + 1;
-    for (int64_t n = begin; n < end; ++n) {
-      auto id = static_cast<int64_t>(ids[n]);
-      if (static_cast<uint64_t>(id) >= static_cast<uint64_t>(field.size)) {
-        HTL_CHECK_INDEX(unknown == UnknownIds::map_to_zero && field.size > 0, "htl::lookup: id ", id, " of field \"", field.name, "\" (row ", bag / field_count,
-                        ") is outside [0, ", field.size, "); raise the field's size or set unknown_ids(UnknownIds::map_to_zero)");
-        id = 0;
+  std::vector<FieldRange> ranges;
+  for (const FieldRows& field : fields) ranges.push_back({field.first_row, field.size, field.frozen_zero ? 0 : -1});
+  if (bags == 0) return;
+  at::parallel_for(0, bags / count, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b)
+      for (int64_t f = 0; f < count; ++f) {
+        const int64_t bag = b * count + f;
+        const FieldRange& range = ranges[static_cast<size_t>(f)];
+        const FieldRows& field = fields[static_cast<size_t>(f)];
+        if (!offsets) {
+          rows[bag] = resolve_id(static_cast<int64_t>(ids[bag]), range, padding_row, field, unknown, b);
+          continue;
+        }
+        for (int64_t n = offsets[bag]; n < offsets[bag + 1]; ++n) {
+          rows[n] = resolve_id(static_cast<int64_t>(ids[n]), range, padding_row, field, unknown, b);
+          bag_of[n] = bag;
+        }
       }
-      const int64_t row = field.first_row + id;
-      rows[n] = static_cast<int32_t>((id == 0 && field.frozen_zero) || row == padding_row ? -1 - row : row);
-      if (bag_of) bag_of[n] = bag;
-    }
-    if (++f == field_count) f = 0;
-  }
+  });
 }
 
 inline void check_offsets(const int64_t* offsets, int64_t bags, int64_t entries) {

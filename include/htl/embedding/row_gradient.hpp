@@ -5,6 +5,8 @@
 
 #include <htl/task/check.hpp>
 
+#include <ATen/ops/zeros.h>
+
 #include <utility>
 
 namespace htl {

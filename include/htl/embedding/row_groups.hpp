@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/embedding/row_table.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/embedding/row_groups.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
@@ -34,6 +35,17 @@ struct Bags {
   at::Tensor bag;          // [N] int64, not decreasing; undefined: entry n is bag n
   at::Tensor coefficient;  // [N] in the table's type; undefined: 1
 };
+
+/// Asks for the memory of a row that is read soon: rows lie anywhere, and no hardware guesses where.
+template <class T>
+void prefetch_row(const T* row, int64_t width) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(row);
+  __builtin_prefetch(row + width - 1);
+#else
+  static_cast<void>(row), static_cast<void>(width);
+#endif
+}
 
 inline int32_t unfrozen(int32_t row) { return row < 0 ? -1 - row : row; }
 
@@ -136,6 +148,7 @@ inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Ten
   const int32_t* starts = groups.starts.const_data_ptr<int32_t>();
   const int32_t* order = groups.order.const_data_ptr<int32_t>();
   const int64_t* bag_of = bags.bag.defined() ? bags.bag.const_data_ptr<int64_t>() : nullptr;
+  const auto ordered = static_cast<int32_t>(groups.order.numel());
   AT_DISPATCH_FLOATING_TYPES(type, "htl::sum_rows", [&] {
     scalar_t* sums = result.sums.mutable_data_ptr<scalar_t>();
     const scalar_t* factor_of = factors.defined() ? factors.const_data_ptr<scalar_t>() : nullptr;
@@ -158,6 +171,7 @@ inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Ten
                 const int32_t stop = std::min(start + 256, starts[s + 1]);
                 for (int64_t k = 0; k < d; ++k) block[k] = 0;
                 for (int32_t i = start; i < stop; ++i) {
+                  if (const int32_t later = i + 16; later < ordered) prefetch_row(gradient + (bag_of ? bag_of[order[later]] : order[later]) * d, d);
                   const int64_t entry = order[i];
                   const scalar_t* source = gradient + (bag_of ? bag_of[entry] : entry) * d;
                   if (factor_of) {

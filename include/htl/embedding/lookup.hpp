@@ -7,6 +7,7 @@
 #include <htl/embedding/row_kernels.hpp>
 #include <htl/task/tensor_operators.hpp>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/sparse_coo_tensor.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/custom_function.h>

@@ -7,6 +7,8 @@
 
 #include <ATen/ops/zeros.h>
 
+#include <ATen/ops/zeros.h>
+
 #include <utility>
 
 namespace htl {

@@ -6,6 +6,7 @@
 #include <htl/embedding/row_table.hpp>
 #include <htl/task/tensor_operators.hpp>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>

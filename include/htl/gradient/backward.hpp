@@ -5,6 +5,8 @@
 
 #include <htl/gradient/walk.hpp>
 
+#include <ATen/TensorOperators.h>
+
 #include <torch/csrc/api/include/torch/autograd.h>
 
 namespace htl {

@@ -5,6 +5,7 @@
 
 #include <htl/embedding/lookup.hpp>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <htl/task/named.hpp>
+#include <htl/task/tensor_operators.hpp>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/stack.h>
 
 #include <string>

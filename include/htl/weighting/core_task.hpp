@@ -3,8 +3,10 @@
 /// @brief CoreTask: HTLNet's gradient adjustment; the other tasks yield to the core task in direction and size.
 #pragma once
 
+#include <htl/task/tensor_operators.hpp>
 #include <htl/weighting/weighting.hpp>
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros.h>

@@ -67,6 +67,7 @@
 #include <htl/task/task_loss.hpp>
 #include <htl/task/task_outputs.hpp>
 #include <htl/task/task_set.hpp>
+#include <htl/task/tensor_operators.hpp>
 #include <htl/transfer/detail/attention_mix.hpp>
 #include <htl/transfer/detail/choice.hpp>
 #include <htl/transfer/detail/label_kernels.hpp>

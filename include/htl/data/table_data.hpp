@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/data/batch.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>

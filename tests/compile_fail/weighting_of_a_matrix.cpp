@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A gradient method reads a TaskGramian, not a bare matrix.
-// expect: GramianWeighting|StatelessWeighting
+// expect: GramianWeighting
 // expect: method\.weights\(gramian\)
 #include <htl/gradient/fork.hpp>
 
@@ -8,4 +8,4 @@ struct MyMethod {
   at::Tensor weights(const at::Tensor& matrix) const { return matrix; }
 };
 
-htl::GradientFork<MyMethod> fork{nullptr};
+htl::GradientFork<MyMethod> adjusted{nullptr};

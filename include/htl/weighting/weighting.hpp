@@ -51,8 +51,31 @@ concept StatefulWeighting = std::copy_constructible<W> && std::default_initializ
       state.fields([](const char*, at::Tensor&) {});
     };
 
-/// @brief A gradient method: with or without memory. Adding one is adding one file in weighting/.
+namespace detail {
+/// Has both forms; stands in for the form that a method does not have, so that an error names the missing member of the form that it has.
+struct WeightingOfBothForms {
+  struct State {
+    void fields(auto&&) {}
+  };
+  at::Tensor weights(const TaskGramian& gramian) const;
+  at::Tensor weights(const TaskGramian& gramian, State& state) const;
+};
 template <class W>
-concept GramianWeighting = StatelessWeighting<W> || StatefulWeighting<W>;
+struct WeightingForms {
+  using Stateless = W;
+  using Stateful = WeightingOfBothForms;
+};
+template <class W>
+  requires requires { typename W::State; }
+struct WeightingForms<W> {
+  using Stateless = WeightingOfBothForms;
+  using Stateful = W;
+};
+}  // namespace detail
+
+/// @brief A gradient method: with memory if it has a type `State`, else without. Adding one is adding one file in weighting/.
+template <class W>
+concept GramianWeighting =
+    StatelessWeighting<typename detail::WeightingForms<W>::Stateless> && StatefulWeighting<typename detail::WeightingForms<W>::Stateful>;
 
 }  // namespace htl

@@ -6,6 +6,7 @@
 #include <support/seeded.hpp>
 
 #include <ATen/ATen.h>
+#include <torch/autograd.h>
 
 #include <limits>
 
@@ -220,6 +221,28 @@ TEST_F(RowKernels, LargeGroupsKeepTheirPrecisionInFloat) {
   const auto sums = kernels::sum_rows(groups, {gradient}, {200000, {}, {}}, 10, gradient.options(), false);
   const Tensor exact = at::zeros({3, 10}, at::kDouble).index_add_(0, ids, gradient.to(at::kDouble)).index_select(0, groups.rows);
   EXPECT_TRUE(close(sums.sums.squeeze(1), exact, 1e-6, 0.0));
+}
+
+TEST_F(RowKernels, LargeBatchesOfFewRowsSumInBlocksAsTensorsDo) {
+  Random random(46);
+  for (const bool bags_of_several : {false, true})
+    for (const int64_t width : {10, 5}) {
+      const RowTable table(at::zeros({50, width}, at::kDouble));
+      const int64_t entries = 150000;
+      ASSERT_GT(kernels::entry_blocks(entries, 50), 1);
+      Tensor rows = random.ids({entries}, 50);
+      rows = rows.where(rows > 2, -1 - rows);
+      kernels::Bags bags{entries, {}, {}};
+      if (bags_of_several) bags = {entries / 3, at::arange(entries).floor_divide(3), random.uniform({entries})};
+      const std::vector<Tensor> gradients = {random.normal({bags.count, width}), Tensor(), random.normal({bags.count, width})};
+      const RowGroups loops = kernels::group_rows_loops(table, rows.to(at::kInt)), tensors = kernels::group_rows_tensors(50, rows);
+      const auto a = kernels::sum_rows_loops(loops, gradients, bags, width, gradients[0].options(), true);
+      const auto b = kernels::sum_rows_tensors(tensors, gradients, bags, width, gradients[0].options(), true);
+      EXPECT_TRUE(close(a.gramian, b.gramian, 1e-11, 1e-6));
+      const auto dense = [&](const Tensor& at_rows, const Tensor& sums) { return at::zeros({50, 3, width}, at::kDouble).index_add_(0, at_rows, sums); };
+      EXPECT_TRUE(close(dense(loops.rows, a.sums), dense(tensors.rows, b.sums), 1e-12, 1e-9));
+      EXPECT_EQ(loops.size(), 47);
+    }
 }
 
 TEST_F(FieldEmbeddingTest, LooksUpEveryFieldInItsOwnRows) {

@@ -10,7 +10,6 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/nn/modules/linear.h>
 
 #include <limits>
 
@@ -586,31 +585,33 @@ TEST_F(Fork, IsBitIdenticalOverRepetitionsAndThreads) {
   std::vector<int64_t> sizes;
   for (int f = 0; f < 20; ++f) sizes.push_back(f < 2 ? 3000 : 5 + 7 * f);
   FieldEmbedding embedding(FieldEmbeddingOptions(sizes, 10).initial_sd(1.0));
-  std::vector<Tensor> columns, heads;
-  for (const int64_t size : sizes) columns.push_back(random.ids({4096}, size));
-  const Tensor ids = at::stack(columns, 1).to(at::kInt);
-  for (int t = 0; t < 3; ++t) heads.push_back(random.normal({200, 1}, 0.1, at::kFloat).requires_grad_());
-  const auto step = [&] {
-    GradientFork<CoreTask> fork(tasks);
-    embedding->table().gradient().clear();
-    const auto views = fork->split(embedding->lookup(FieldBatch::of(ids)));
-    TaskLosses losses;
-    for (size_t t = 0; t < 3; ++t) losses.values.set("t" + std::to_string(t), views[t].mul(heads[t].view({1, -1})).tanh().sum(1).sub(1.0).square().mean());
-    const GradientReport report = backward(losses, fork);
-    return std::vector<Tensor>{report.gramian, report.weights, embedding->table().gradient().rows, embedding->table().gradient().values};
-  };
-  std::vector<Tensor> first;
-  {
-    const Threads two(2);
-    first = step();
-    for (int repetition = 0; repetition < 20; ++repetition) {
-      const auto again = step();
-      for (size_t i = 0; i < first.size(); ++i) ASSERT_TRUE(same_bits(first[i], again[i])) << "run " << repetition;
+  for (const int64_t rows : {1024, 8192}) {  // summed group by group, and in blocks
+    std::vector<Tensor> columns, heads;
+    for (const int64_t size : sizes) columns.push_back(random.ids({rows}, size));
+    const Tensor ids = at::stack(columns, 1).to(at::kInt);
+    for (int t = 0; t < 3; ++t) heads.push_back(random.normal({200, 1}, 0.1, at::kFloat).requires_grad_());
+    const auto step = [&] {
+      GradientFork<CoreTask> fork(tasks);
+      embedding->table().gradient().clear();
+      const auto views = fork->split(embedding->lookup(FieldBatch::of(ids)));
+      TaskLosses losses;
+      for (size_t t = 0; t < 3; ++t) losses.values.set("t" + std::to_string(t), views[t].mul(heads[t].view({1, -1})).tanh().sum(1).sub(1.0).square().mean());
+      const GradientReport report = backward(losses, fork);
+      return std::vector<Tensor>{report.gramian, report.weights, embedding->table().gradient().rows, embedding->table().gradient().values};
+    };
+    std::vector<Tensor> first;
+    {
+      const Threads two(2);
+      first = step();
+      for (int repetition = 0; repetition < 20; ++repetition) {
+        const auto again = step();
+        for (size_t i = 0; i < first.size(); ++i) ASSERT_TRUE(same_bits(first[i], again[i])) << "run " << repetition;
+      }
     }
+    const Threads one(1);
+    const auto alone = step();
+    for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(same_bits(first[i], alone[i])) << "1 thread against 2";
   }
-  const Threads one(1);
-  const auto alone = step();
-  for (size_t i = 0; i < first.size(); ++i) EXPECT_TRUE(same_bits(first[i], alone[i])) << "1 thread against 2";
 }
 
 TEST_F(Fork, GroupsRowsOnceAStep) {

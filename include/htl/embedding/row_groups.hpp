@@ -30,7 +30,7 @@ struct RowGroups {
   at::Tensor starts;
   /// Entry numbers by group; int32 on the CPU, int64 on CUDA. On the CPU frozen entries are left out.
   at::Tensor order;
-  /// [N] int64 on CUDA: the slot of `order[n]`; frozen entries go to slots that are not valid.
+  /// [N] CPU: int32 the slot of entry n, −1 where frozen. CUDA: int64 the slot of `order[n]`; frozen entries go to slots that are not valid.
   at::Tensor slots;
 
   /// @brief S.
@@ -64,12 +64,14 @@ inline RowGroups group_rows_loops(const RowTable& table, const at::Tensor& entry
   std::vector<int32_t>& slot_of_row = table.slot_scratch();
   if (slot_of_row.size() != static_cast<size_t>(table.rows())) slot_of_row.assign(static_cast<size_t>(table.rows()), -1);
   const int32_t* row_of = entry_rows.const_data_ptr<int32_t>();
-  std::vector<int32_t> slot_of_entry(static_cast<size_t>(entries)), counts, distinct;
+  groups.slots = at::empty({entries}, at::kInt);
+  auto* slot_of_entry = groups.slots.mutable_data_ptr<int32_t>();
+  std::vector<int32_t> counts, distinct;
   int64_t grouped = 0;
   for (int64_t n = 0; n < entries; ++n) {
     const int32_t row = row_of[n];
     if (row < 0) {
-      slot_of_entry[static_cast<size_t>(n)] = -1;
+      slot_of_entry[n] = -1;
       continue;
     }
     int32_t slot = slot_of_row[static_cast<size_t>(row)];
@@ -79,7 +81,7 @@ inline RowGroups group_rows_loops(const RowTable& table, const at::Tensor& entry
       counts.push_back(0);
     }
     ++counts[static_cast<size_t>(slot)];
-    slot_of_entry[static_cast<size_t>(n)] = slot;
+    slot_of_entry[n] = slot;
     ++grouped;
   }
   const auto size = static_cast<int64_t>(distinct.size());
@@ -100,7 +102,7 @@ inline RowGroups group_rows_loops(const RowTable& table, const at::Tensor& entry
   }
   starts[size] = start;
   for (int64_t n = 0; n < entries; ++n)
-    if (const int32_t slot = slot_of_entry[static_cast<size_t>(n)]; slot >= 0) order[counts[static_cast<size_t>(slot)]++] = static_cast<int32_t>(n);
+    if (const int32_t slot = slot_of_entry[n]; slot >= 0) order[counts[static_cast<size_t>(slot)]++] = static_cast<int32_t>(n);
   return groups;
 }
 

@@ -104,7 +104,8 @@ inline std::vector<int64_t> group_chunks(const RowGroups& groups) {
 }
 
 /// Sums over row groups: `sums` [S, T, d] with sums[s, t] = Σ_{entries of s} coefficient · gradients[t][bag], and the Gramian [T, T] float64 of the T
-/// vectors of all rows. Undefined gradients count as zeros. Sums run in the table's type (float32 for half types) in blocks of 256, products in float64.
+/// vectors of all rows. Undefined gradients count as zeros. Sums are in the table's type (float32 for half types), run in blocks of 256 or in float64;
+/// products are in float64.
 struct RowSums {
   at::Tensor sums;
   at::Tensor gramian;
@@ -134,6 +135,43 @@ inline RowSums sum_rows_tensors(const RowGroups& groups, const std::vector<at::T
   return result;
 }
 
+/// How many blocks of entries to sum apart before they are merged; 0: sum group by group. Large batches with few distinct rows gain by reading their
+/// gradients once from front to back. Depends on the sizes alone, so results don't depend on threads.
+inline int64_t entry_blocks(int64_t entries, int64_t groups) {
+  const int64_t blocks = entries >= 524288 ? 8 : entries >= 131072 ? 4 : 0;
+  return groups * blocks * 4 <= entries ? blocks : 0;
+}
+
+/// Sums blocks of entries in float64 into sums of their own, then merges them: [S, T, d].
+template <class T, class Width>
+void sum_blocks(const RowGroups& groups, const std::vector<const T*>& gradients, const int64_t* bag_of, const T* factor_of, int64_t blocks, int64_t width, Width fixed,
+                T* sums) {
+  const auto tasks = static_cast<int64_t>(gradients.size());
+  const int64_t entries = groups.slots.numel(), size = groups.size() * tasks * width;
+  const int32_t* slots = groups.slots.const_data_ptr<int32_t>();
+  std::vector<double> partial(static_cast<size_t>(blocks * size));
+  at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
+    const int64_t d = fixed() ? fixed() : width;
+    for (int64_t block = first; block < last; ++block)
+      for (int64_t n = entries * block / blocks; n < entries * (block + 1) / blocks; ++n) {
+        if (slots[n] < 0) continue;
+        double* sum = partial.data() + block * size + slots[n] * tasks * d;
+        const double factor = factor_of ? static_cast<double>(factor_of[n]) : 1.0;
+        const int64_t at = (bag_of ? bag_of[n] : n) * d;
+        for (size_t t = 0; t < gradients.size(); ++t, sum += d)
+          if (const T* gradient = gradients[t])
+            for (int64_t k = 0; k < d; ++k) sum[k] += factor * static_cast<double>(gradient[at + k]);
+      }
+  });
+  at::parallel_for(0, size, 16384, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      double sum = 0.0;
+      for (int64_t block = 0; block < blocks; ++block) sum += partial[static_cast<size_t>(block * size + i)];
+      sums[i] = static_cast<T>(sum);
+    }
+  });
+}
+
 inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
                               bool with_gramian) {
   const auto tasks = static_cast<int64_t>(gradients.size());
@@ -155,7 +193,10 @@ inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Ten
     const scalar_t* factor_of = factors.defined() ? factors.const_data_ptr<scalar_t>() : nullptr;
     std::vector<const scalar_t*> from;
     for (const at::Tensor& gradient : held) from.push_back(gradient.defined() ? gradient.const_data_ptr<scalar_t>() : nullptr);
+    const int64_t blocks = entry_blocks(groups.slots.numel(), groups.size());
     with_width(width, [&](auto fixed) {
+      if (blocks) sum_blocks(groups, from, bag_of, factor_of, blocks, width, fixed, sums);
+      if (blocks && !with_gramian) return;
       at::parallel_for(0, chunks, 1, [&](int64_t first, int64_t last) {
         const int64_t d = fixed() ? fixed() : width;
         std::array<scalar_t, fixed() ? fixed() : 1> fixed_block;
@@ -163,7 +204,7 @@ inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Ten
         scalar_t* block = fixed() ? fixed_block.data() : free_block.data();
         for (int64_t chunk = first; chunk < last; ++chunk) {
           for (int64_t s = cuts[static_cast<size_t>(chunk)]; s < cuts[static_cast<size_t>(chunk) + 1]; ++s) {
-            for (int64_t t = 0; t < tasks; ++t) {
+            for (int64_t t = 0; t < tasks && !blocks; ++t) {
               scalar_t* sum = sums + (s * tasks + t) * d;
               for (int64_t k = 0; k < d; ++k) sum[k] = 0;
               const scalar_t* gradient = from[static_cast<size_t>(t)];

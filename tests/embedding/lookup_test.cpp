@@ -138,7 +138,10 @@ TEST_F(LookupTest, SaysWhatIsWrongWithABatch) {
   EXPECT_TRUE(contains(sentence_of([&] { FieldBatch::of(at::ones({2, 2})); }), "int32 or int64 ids, got Float"));
   EXPECT_TRUE(contains(says(FieldBatch::of(at::empty({2, 2}, at::TensorOptions(at::kLong).device(at::kMeta)))), "on the table's device cpu, got meta"));
   EXPECT_TRUE(contains(sentence_of([&] { lookup(RowTable(), FieldBatch::of(at::zeros({1, 1}, at::kInt))); }), "empty RowTable"));
-  EXPECT_TRUE(contains(sentence_of([&] { lookup(table, FieldBatch::of(at::zeros({1, 1}, at::kInt)), {{5, 5, false, "late"}}); }), "field \"late\" has rows [5, 10)"));
+  EXPECT_TRUE(contains(sentence_of([&] {
+                         lookup(table, FieldBatch::of(at::zeros({1, 1}, at::kInt)), {{5, 5, false, "late"}});
+                       }),
+                       "field \"late\" has rows [5, 10)"));
   EXPECT_THROW(lookup(table, FieldBatch::of(at::full({1, 2}, 4, at::kInt)), fields), c10::IndexError);
   EXPECT_EQ(sentence_of([&] { lookup(table, bags({0, 0, 0, 2, 3}), fields); }), "no error");
 }
@@ -171,15 +174,18 @@ TEST_F(RowKernels, TensorsEqualLoops) {
     const int64_t bag_count = c.batch.rows() * static_cast<int64_t>(c.fields.size()), width = c.table.dim(), tasks = random.integer(1, 4);
     kernels::Bags bags{bag_count, loops.bag, {}};
     if (loops.bag.defined()) bags.coefficient = kernels::bag_coefficients(c.batch, bags.bag, bag_count, c.pooling, weight.options());
-    ASSERT_TRUE(close(kernels::gather_rows_loops(weight, loops.entry_rows, bags), kernels::gather_rows_tensors(weight, tensors.entry_rows, bags), 1e-14, 1e-15));
+    ASSERT_TRUE(
+        close(kernels::gather_rows_loops(weight, loops.entry_rows, bags), kernels::gather_rows_tensors(weight, tensors.entry_rows, bags), 1e-14, 1e-15));
 
-    const RowGroups by_loops = kernels::group_rows_loops(c.table, loops.entry_rows), by_tensors = kernels::group_rows_tensors(c.table.rows(), tensors.entry_rows);
+    const RowGroups by_loops = kernels::group_rows_loops(c.table, loops.entry_rows),
+                    by_tensors = kernels::group_rows_tensors(c.table.rows(), tensors.entry_rows);
     EXPECT_EQ(by_tensors.size(), loops.entry_rows.numel()) << "shapes must not depend on the data";
     ASSERT_TRUE(at::equal(std::get<0>(by_loops.rows.sort()), std::get<0>(by_tensors.rows.masked_select(by_tensors.valid).sort())));
     for (const int32_t slot : c.table.slot_scratch()) ASSERT_EQ(slot, -1) << "the scratch is dirty";
 
     std::vector<Tensor> gradients;
-    for (int64_t t = 0; t < tasks; ++t) gradients.push_back(random.chance(0.2) ? Tensor() : random.normal({c.batch.rows(), bag_count / std::max<int64_t>(1, c.batch.rows()) * width}));
+    for (int64_t t = 0; t < tasks; ++t)
+      gradients.push_back(random.chance(0.2) ? Tensor() : random.normal({c.batch.rows(), bag_count / std::max<int64_t>(1, c.batch.rows()) * width}));
     const auto a = kernels::sum_rows_loops(by_loops, gradients, bags, width, weight.options(), true);
     const auto b = kernels::sum_rows_tensors(by_tensors, gradients, bags, width, weight.options(), true);
     const auto dense = [&](const Tensor& rows, const Tensor& sums) { return at::zeros({c.table.rows(), tasks, width}, at::kDouble).index_add_(0, rows, sums); };
@@ -255,9 +261,13 @@ TEST_F(FieldEmbeddingTest, LooksUpEveryFieldInItsOwnRows) {
   Batch batch;
   batch.fields = FieldBatch::of(ids);
   EXPECT_TRUE(same_bits(embedding(batch), at::embedding(embedding->weight, ids.to(at::kLong) + at::tensor({0, 5, 12}, at::kLong)).view({2, 9})));
-  EXPECT_TRUE(contains(sentence_of([&] { embedding->lookup(FieldBatch::of(at::full({1, 3}, 2, at::kInt))); }), "id 2 of field \"c\" (row 0) is outside [0, 2)"));
+  EXPECT_TRUE(contains(sentence_of([&] {
+                         embedding->lookup(FieldBatch::of(at::full({1, 3}, 2, at::kInt)));
+                       }),
+                       "id 2 of field \"c\" (row 0) is outside [0, 2)"));
   embedding->options.unknown_ids(UnknownIds::map_to_zero);
-  EXPECT_TRUE(same_bits(embedding->lookup(FieldBatch::of(at::full({1, 3}, 99, at::kInt))).raw(), embedding->lookup(FieldBatch::of(at::zeros({1, 3}, at::kInt))).raw()));
+  EXPECT_TRUE(
+      same_bits(embedding->lookup(FieldBatch::of(at::full({1, 3}, 99, at::kInt))).raw(), embedding->lookup(FieldBatch::of(at::zeros({1, 3}, at::kInt))).raw()));
   std::ostringstream text;
   text << *embedding;
   EXPECT_EQ(text.str(), "htl::FieldEmbedding(fields=3, rows=14, dim=3)");

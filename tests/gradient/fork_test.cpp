@@ -130,8 +130,9 @@ struct Case {
   TaskLosses losses(const std::vector<std::vector<Tensor>>& views, std::vector<Lookup>& around) const {
     TaskLosses result;
     for (int64_t t = 0; t < tasks; ++t)
-      result.values.set("t" + std::to_string(t), loss(t, [&](int64_t task, size_t l) { return views[static_cast<size_t>(task)][l]; },
-                                                      [&](size_t b) { return around[b].values(); }));
+      result.values.set("t" + std::to_string(t),
+                        loss(
+                            t, [&](int64_t task, size_t l) { return views[static_cast<size_t>(task)][l]; }, [&](size_t b) { return around[b].values(); }));
     result.active = active;
     return result;
   }
@@ -142,7 +143,8 @@ struct Case {
     for (const RowTable& table : tables) weights.push_back(table.weight().detach().clone().requires_grad_());
     const auto dense = [&](const Look& l) { return l.dense.values(weights[l.table], rows); };
     for (int64_t t = 0; t < tasks; ++t) {
-      const Tensor value = loss(t, [&](int64_t, size_t l) { return dense(looks[l]); }, [&](size_t b) { return dense(beside[b]); });
+      const Tensor value = loss(
+          t, [&](int64_t, size_t l) { return dense(looks[l]); }, [&](size_t b) { return dense(beside[b]); });
       const auto gradients = torch::autograd::grad({value}, weights, {}, false, false, /*allow_unused=*/true);
       std::vector<Tensor> flat;
       for (size_t i = 0; i < weights.size(); ++i) flat.push_back(zero_where_undefined(gradients[i], weights[i]).flatten());
@@ -160,7 +162,9 @@ struct Case {
   std::vector<Tensor> dense_head_gradients() const {
     Tensor total = at::zeros({}, at::kDouble);
     const auto dense = [&](const Look& l) { return l.dense.values(tables[l.table].weight().detach(), rows); };
-    for (int64_t t = 0; t < tasks; ++t) total = total + loss(t, [&](int64_t, size_t l) { return dense(looks[l]); }, [&](size_t b) { return dense(beside[b]); });
+    for (int64_t t = 0; t < tasks; ++t)
+      total = total + loss(
+                          t, [&](int64_t, size_t l) { return dense(looks[l]); }, [&](size_t b) { return dense(beside[b]); });
     return torch::autograd::grad({total}, head_parameters(), {}, false, false, true);
   }
 
@@ -259,7 +263,8 @@ TEST_F(Fork, WithCoreTaskIsAlgorithm1OnDenseGradients) {
     const Case c(random, random.integer(1, 5), false);
     std::vector<int64_t> cores = {random.integer(0, c.tasks - 1)};
     if (c.tasks > 2 && random.chance(0.4)) cores = {1, c.tasks - 1};
-    const CoreTask method{.alpha = random.pick<double>({0.0, 0.5, 1.0}), .gamma = random.pick<double>({0.0, 0.5, 1.0}),
+    const CoreTask method{.alpha = random.pick<double>({0.0, 0.5, 1.0}),
+                          .gamma = random.pick<double>({0.0, 0.5, 1.0}),
                           .clip_ratio = random.pick<double>({1.0, 1.5, 100.0, std::numeric_limits<double>::infinity()}),
                           .norm = random.pick<NormReference>({NormReference::before_projection, NormReference::after_projection}),
                           .several_cores = random.pick<SeveralCores>({SeveralCores::combined, SeveralCores::own})};
@@ -710,6 +715,7 @@ TEST_F(Backward, AccumulatesMicroBatchesToTheStepOfTheirSummedLosses) {
       EXPECT_EQ(report.gramian.defined(), part + 1 == parts);
       if (part + 1 < parts) {
         EXPECT_TRUE(close(c.row_gradients(), at::zeros_like(c.row_gradients()))) << "rows were written before the step";
+        EXPECT_TRUE(contains(sentence_of([&] { report.norms(); }), "there is no Gramian yet"));
       }
     }
     const Tensor k = g.mm(g.t()), expected = report.weights.matmul(g);
@@ -816,10 +822,11 @@ TEST_F(Refusal, PlainBackwardSecondBackwardAndSecondDerivatives) {
   backward(losses, fork);
   EXPECT_TRUE(contains(sentence_of([&] { backward(losses, fork); }), "compute the forward again"));
   losses = m.losses(fork->split(m.look()));
-  EXPECT_TRUE(contains(sentence_of([&] { torch::autograd::grad({losses["a"]}, {m.table.weight()}, {}, true, /*create_graph=*/true, true); }),
-              "second derivatives"));
+  EXPECT_TRUE(
+      contains(sentence_of([&] { torch::autograd::grad({losses["a"]}, {m.table.weight()}, {}, true, /*create_graph=*/true, true); }), "second derivatives"));
   Lookup look = m.look();
-  EXPECT_TRUE(contains(sentence_of([&] { torch::autograd::grad({m.loss(look.values(), 0)}, {m.table.weight()}, {}, true, /*create_graph=*/true, true); }), "second derivatives"));
+  EXPECT_TRUE(contains(sentence_of([&] { torch::autograd::grad({m.loss(look.values(), 0)}, {m.table.weight()}, {}, true, /*create_graph=*/true, true); }),
+                       "second derivatives"));
 }
 
 TEST_F(Refusal, PathsPastTheFork) {
@@ -827,22 +834,23 @@ TEST_F(Refusal, PathsPastTheFork) {
   GradientFork<CoreTask> fork(m.tasks);
   auto views = fork->split(m.look());
   const Tensor read = at::embedding(m.table.weight(), m.batch.ids).view({4, 6});
-  EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0], 0), m.loss(views[1] + read, 1), m.loss(views[2], 2)), fork); }),
-              "task \"b\"", "past the fork", "htl::lookup()"));
-  EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0], 0), m.loss(views[1], 1), m.loss(views[2], 2) + m.table.weight().square().sum()), fork); }),
-              "past the fork"));
+  EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0], 0), m.loss(views[1] + read, 1), m.loss(views[2], 2)), fork); }), "task \"b\"",
+                       "past the fork", "htl::lookup()"));
+  EXPECT_TRUE(
+      contains(sentence_of([&] { backward(m.named(m.loss(views[0], 0), m.loss(views[1], 1), m.loss(views[2], 2) + m.table.weight().square().sum()), fork); }),
+               "past the fork"));
   const Tensor x = at::randn({4, 6}, at::kDouble), bottom = at::randn({6, 6}, at::kDouble).requires_grad_();
   const Tensor early = x.mm(bottom), h = early.tanh();
   for (const Tensor& skip : {h, early, bottom.sum() * at::ones({4, 6}, at::kDouble)}) {
     views = fork->split(h);
-    EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0] + skip, 0), m.loss(views[1], 1), m.loss(views[2], 2)), fork); }),
-                "task \"a\"", "read the task's own view"));
+    EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0] + skip, 0), m.loss(views[1], 1), m.loss(views[2], 2)), fork); }), "task \"a\"",
+                         "read the task's own view"));
   }
   Lookup look = m.look(), other = m.look();  // a table below a representation
   views = fork->split(look.values().tanh());
   for (Lookup* beside : {&look, &other})
     EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0] + beside->values(), 0), m.loss(views[1], 1), m.loss(views[2], 2)), fork); }),
-                "past the fork"));
+                         "past the fork"));
 }
 
 TEST_F(Refusal, ForksOnTopOfEachOtherOrOnOneTable) {
@@ -915,7 +923,7 @@ TEST_F(Refusal, NumbersThatAreNotFinite) {
   for (const double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     const auto views = fork->split(m.look());
     EXPECT_TRUE(contains(sentence_of([&] { backward(m.named(m.loss(views[0], 0), m.loss(views[1], 1) * bad, m.loss(views[2], 2)), fork); }),
-                "squared gradient norm of task \"b\" is"));
+                         "squared gradient norm of task \"b\" is"));
   }
   EXPECT_FALSE(m.table.gradient().defined());
   fork->fields([](const char*, Tensor& field) { EXPECT_FALSE(field.defined()) << "the method's memory saw the bad step"; });

@@ -25,13 +25,14 @@ struct DenseLookup {
 };
 
 /// @brief Entry by entry, from the definition.
-inline DenseLookup dense_lookup(const FieldBatch& batch, const std::vector<FieldRows>& fields, int64_t table_rows, std::optional<int64_t> padding = std::nullopt,
-                                Pooling pooling = Pooling::sum, UnknownIds unknown = UnknownIds::error) {
+inline DenseLookup dense_lookup(const FieldBatch& batch, const std::vector<FieldRows>& fields, int64_t table_rows,
+                                std::optional<int64_t> padding = std::nullopt, Pooling pooling = Pooling::sum, UnknownIds unknown = UnknownIds::error) {
   const auto count = static_cast<int64_t>(fields.size());
   const int64_t bags = batch.rows() * count;
   DenseLookup dense{at::zeros({bags, table_rows}, at::kDouble), at::zeros({bags, table_rows}, at::kDouble), count};
   auto all = dense.all.accessor<double, 2>(), trained = dense.trained.accessor<double, 2>();
-  const at::Tensor flat = batch.ids.to(at::kLong).flatten(), factors = batch.weights.defined() ? batch.weights.to(at::kDouble) : at::ones_like(flat, at::kDouble);
+  const at::Tensor flat = batch.ids.to(at::kLong).flatten(),
+                   factors = batch.weights.defined() ? batch.weights.to(at::kDouble) : at::ones_like(flat, at::kDouble);
   const at::Tensor starts = batch.is_short() ? at::arange(bags + 1) : batch.offsets;
   const auto ids = flat.accessor<int64_t, 1>(), offsets = starts.accessor<int64_t, 1>();
   const auto weights = factors.accessor<double, 1>();

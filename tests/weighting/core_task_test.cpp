@@ -57,9 +57,12 @@ Tensor random_gradients(Random& random) {
 }
 
 CoreTask random_method(Random& random) {
-  return {.alpha = random.pick<double>({0.0, 0.5, 1.0, 2.0}), .gamma = random.pick<double>({0.0, 0.5, 1.0}), .clip_ratio = random.pick<double>({1.0, 3.0, 100.0, infinity}),
+  return {.alpha = random.pick<double>({0.0, 0.5, 1.0, 2.0}),
+          .gamma = random.pick<double>({0.0, 0.5, 1.0}),
+          .clip_ratio = random.pick<double>({1.0, 3.0, 100.0, infinity}),
           .norm = random.pick<NormReference>({before_projection, after_projection, moving_average}),
-          .several_cores = random.pick<SeveralCores>({SeveralCores::combined, SeveralCores::own}), .average_decay = random.pick<double>({0.0, 0.9})};
+          .several_cores = random.pick<SeveralCores>({SeveralCores::combined, SeveralCores::own}),
+          .average_decay = random.pick<double>({0.0, 0.9})};
 }
 
 TEST_F(CoreTaskTest, LoopsEqualTensors) {
@@ -155,14 +158,14 @@ TEST_F(CoreTaskTest, AntiparallelAndZeroGradientsHaveTheirDefinedWeights) {
   };
   using Pair = std::pair<double, double>;
   const CoreTask half{.alpha = 1.0, .gamma = 0.5, .clip_ratio = 100.0}, half_after{.alpha = 1.0, .gamma = 0.5, .clip_ratio = 100.0, .norm = after_projection};
-  EXPECT_EQ(weights(-1.0, 1.0, half), Pair(1.0, 2.0));             // ratio 1, whole projection
-  EXPECT_EQ(weights(-1.0, 1.0, half_after), Pair(50.5, 51.5));     // cancelled: ratio C
+  EXPECT_EQ(weights(-1.0, 1.0, half), Pair(1.0, 2.0));                                                                            // ratio 1, whole projection
+  EXPECT_EQ(weights(-1.0, 1.0, half_after), Pair(50.5, 51.5));                                                                    // cancelled: ratio C
   EXPECT_EQ(weights(-1.0, 1.0, {.alpha = 1.0, .gamma = 0.5, .clip_ratio = infinity, .norm = after_projection}), Pair(1.0, 2.0));  // … or 1
   EXPECT_EQ(weights(0.0, 1.0, half), Pair(1.0, 1.0));
   EXPECT_EQ(weights(0.0, 1.0, half_after), Pair(1.0, 1.0));
   EXPECT_EQ(weights(1.0, 0.0, half), Pair(1.0, 1.0));
   EXPECT_EQ(weights(0.0, 0.0, half), Pair(1.0, 1.0));
-  EXPECT_EQ(weights(1.0, 1000.0, half), Pair(50.5, 1.0));          // upper end of the clip
+  EXPECT_EQ(weights(1.0, 1000.0, half), Pair(50.5, 1.0));                    // upper end of the clip
   EXPECT_EQ(weights(1000.0, 1.0, half), Pair(0.5 * 0.01 + 1.0 - 0.5, 1.0));  // lower end
   EXPECT_EQ(weights(1.0, 4.0, half), Pair(2.5, 1.0));
 }
@@ -194,11 +197,11 @@ TEST_F(CoreTaskTest, MovingAveragesFollowTheActiveStepsOnly) {
     gramian.active = at::tensor({active ? 1 : 0, 1}, at::kInt).to(at::kBool);
     return method.weights(gramian, state)[0].item<double>();
   };
-  EXPECT_NEAR(step(2.0, 6.0, true), 3.0, 1e-15);             // averages 1 and 3
-  EXPECT_NEAR(step(5.0, 1.0, true), 2.0 / 3.0, 1e-15);       // 3 and 2
-  EXPECT_NEAR(step(0.0, 1000.0, false), 2.0 / 3.0, 1e-15);   // stands still
-  EXPECT_NEAR(step(1.0, 0.0, true), 2.0 / 3.0, 1e-15);       // no core gradient: stands still
-  EXPECT_NEAR(step(1.0, 4.0, true), 3.0 / 2.0, 1e-15);       // 2 and 3
+  EXPECT_NEAR(step(2.0, 6.0, true), 3.0, 1e-15);            // averages 1 and 3
+  EXPECT_NEAR(step(5.0, 1.0, true), 2.0 / 3.0, 1e-15);      // 3 and 2
+  EXPECT_NEAR(step(0.0, 1000.0, false), 2.0 / 3.0, 1e-15);  // stands still
+  EXPECT_NEAR(step(1.0, 0.0, true), 2.0 / 3.0, 1e-15);      // no core gradient: stands still
+  EXPECT_NEAR(step(1.0, 4.0, true), 3.0 / 2.0, 1e-15);      // 2 and 3
   EXPECT_EQ(state.core_norms[1].item<double>(), 0.0);
 }
 

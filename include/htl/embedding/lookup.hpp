@@ -27,8 +27,8 @@ class LookupData : public torch::CustomClassHolder {
       : table(std::move(looked_up)), entry_rows(std::move(rows)), bags(std::move(bags_of_entries)), batch(batch_rows), table_rows_(table.rows()) {}
 
   const RowGroups& groups() {
-    HTL_CHECK_STATE(table.rows() == table_rows_, "htl::Lookup: table \"", table.name(), "\" had ", table_rows_, " rows when it was looked up and has ", table.rows(),
-                    " in backward; compute the forward again");
+    HTL_CHECK_STATE(table.rows() == table_rows_, "htl::Lookup: table \"", table.name(), "\" had ", table_rows_, " rows when it was looked up and has ",
+                    table.rows(), " in backward; compute the forward again");
     if (!groups_.rows.defined()) groups_ = group_rows(table, entry_rows);
     return groups_;
   }
@@ -169,11 +169,11 @@ inline Lookup lookup(const RowTable& table, const FieldBatch& batch, const std::
             shape_of(batch.ids), "); build the batch with the feature map that the table was made for");
   HTL_CHECK(batch.ids.device() == weight.device(), "htl::lookup: expected ids on the table's device ", weight.device(), ", got ", batch.ids.device(),
             "; move the batch with batch.to(device)");
-  HTL_CHECK(table.rows() <= std::numeric_limits<int32_t>::max(), "htl::lookup: expected at most 2³¹ − 1 rows in table \"", table.name(), "\", got ", table.rows(),
-            "; hash or prune the vocabulary");
+  HTL_CHECK(table.rows() <= std::numeric_limits<int32_t>::max(), "htl::lookup: expected at most 2³¹ − 1 rows in table \"", table.name(), "\", got ",
+            table.rows(), "; hash or prune the vocabulary");
   for (const FieldRows& field : fields)
-    HTL_CHECK_INDEX(field.first_row >= 0 && field.size >= 0 && field.first_row + field.size <= table.rows(), "htl::lookup: field \"", field.name, "\" has rows [",
-                    field.first_row, ", ", field.first_row + field.size, ") but table \"", table.name(), "\" has ", table.rows());
+    HTL_CHECK_INDEX(field.first_row >= 0 && field.size >= 0 && field.first_row + field.size <= table.rows(), "htl::lookup: field \"", field.name,
+                    "\" has rows [", field.first_row, ", ", field.first_row + field.size, ") but table \"", table.name(), "\" has ", table.rows());
   detail::check_batch(batch, field_count);
   const c10::AutoGradMode without_graph(false);
   const int64_t rows = batch.rows(), bags = rows * field_count;

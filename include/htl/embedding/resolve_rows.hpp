@@ -36,10 +36,10 @@ enum class UnknownIds {
 
 /// @brief Which rows of a table a field's ids mean: id i is row `first_row + i`, for i in [0, size).
 struct FieldRows {
-  int64_t first_row = 0;  ///< the row of id 0
-  int64_t size = 0;       ///< number of ids
+  int64_t first_row = 0;     ///< the row of id 0
+  int64_t size = 0;          ///< number of ids
   bool frozen_zero = false;  ///< id 0 is looked up but never trained
-  std::string name = {};  ///< for error sentences
+  std::string name = {};     ///< for error sentences
 };
 
 namespace detail {
@@ -111,7 +111,8 @@ inline void check_offsets(const int64_t* offsets, int64_t bags, int64_t entries)
   for (int64_t bag = 0; bag < bags; ++bag)
     HTL_CHECK(offsets[bag] <= offsets[bag + 1] && (bag > 0 || offsets[0] == 0), "htl::lookup: expected offsets that start at 0 and do not decrease, got ",
               offsets[bag], " then ", offsets[bag + 1], " at bag ", bag);
-  HTL_CHECK(bags > 0 ? offsets[bags] == entries : entries == 0, "htl::lookup: expected the last offset to be the number of ids, ", entries, ", got ", offsets[bags]);
+  HTL_CHECK(bags > 0 ? offsets[bags] == entries : entries == 0, "htl::lookup: expected the last offset to be the number of ids, ", entries, ", got ",
+            offsets[bags]);
 }
 
 inline ResolvedRows resolve_loops(const RowTable& table, const FieldBatch& batch, const std::vector<FieldRows>& fields, UnknownIds unknown) {
@@ -155,7 +156,8 @@ inline ResolvedRows resolve_tensors(const RowTable& table, const FieldBatch& bat
   ResolvedRows resolved;
   at::Tensor field_of;
   if (batch.offsets.defined()) {
-    const at::Tensor first = batch.offsets.slice(0, 0, 1), last = batch.offsets.slice(0, bags, bags + 1), steps = batch.offsets.slice(0, 1) - batch.offsets.slice(0, 0, -1);
+    const at::Tensor first = batch.offsets.slice(0, 0, 1), last = batch.offsets.slice(0, bags, bags + 1),
+                     steps = batch.offsets.slice(0, 1) - batch.offsets.slice(0, 0, -1);
     at::_assert_async(first.eq(0).logical_and(last.eq(entries)).all().logical_and(steps.ge(0).all()));
     const at::Tensor starts = at::zeros({entries + 1}, batch.offsets.options()).index_add_(0, batch.offsets, at::ones_like(batch.offsets));
     resolved.bag = starts.slice(0, 0, entries).cumsum(0) - 1;
@@ -163,7 +165,8 @@ inline ResolvedRows resolve_tensors(const RowTable& table, const FieldBatch& bat
   } else {
     field_of = at::arange(bags, at::TensorOptions(at::kLong).device(device)).remainder(field_count);
   }
-  const at::Tensor layout = field_layout(table, fields, device), flat = batch.ids.reshape({-1}).to(at::kLong), limit = layout.select(0, 1).index_select(0, field_of);
+  const at::Tensor layout = field_layout(table, fields, device), flat = batch.ids.reshape({-1}).to(at::kLong),
+                   limit = layout.select(0, 1).index_select(0, field_of);
   const at::Tensor known = flat.ge(0).logical_and(flat < limit);
   if (unknown == UnknownIds::error) at::_assert_async(known.all());
   const at::Tensor id = flat.where(known, 0), row = id + layout.select(0, 0).index_select(0, field_of);

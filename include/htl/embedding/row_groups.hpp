@@ -60,7 +60,8 @@ inline RowGroups group_rows_tensors(int64_t table_rows, const at::Tensor& entry_
 inline RowGroups group_rows_loops(const RowTable& table, const at::Tensor& entry_rows) {
   const int64_t entries = entry_rows.numel();
   RowGroups groups;
-  HTL_CHECK(entries <= std::numeric_limits<int32_t>::max(), "htl::group_rows: expected at most 2³¹ − 1 lookups in a batch, got ", entries, "; use smaller batches");
+  HTL_CHECK(entries <= std::numeric_limits<int32_t>::max(), "htl::group_rows: expected at most 2³¹ − 1 lookups in a batch, got ", entries,
+            "; use smaller batches");
   std::vector<int32_t>& slot_of_row = table.slot_scratch();
   if (slot_of_row.size() != static_cast<size_t>(table.rows())) slot_of_row.assign(static_cast<size_t>(table.rows()), -1);
   const int32_t* row_of = entry_rows.const_data_ptr<int32_t>();

@@ -19,14 +19,22 @@ namespace htl::detail {
 template <class F>
 void with_width(int64_t width, F&& f) {
   switch (width) {
-    case 4: return f(std::integral_constant<int64_t, 4>{});
-    case 8: return f(std::integral_constant<int64_t, 8>{});
-    case 10: return f(std::integral_constant<int64_t, 10>{});
-    case 12: return f(std::integral_constant<int64_t, 12>{});
-    case 16: return f(std::integral_constant<int64_t, 16>{});
-    case 32: return f(std::integral_constant<int64_t, 32>{});
-    case 64: return f(std::integral_constant<int64_t, 64>{});
-    default: return f(std::integral_constant<int64_t, 0>{});
+    case 4:
+      return f(std::integral_constant<int64_t, 4>{});
+    case 8:
+      return f(std::integral_constant<int64_t, 8>{});
+    case 10:
+      return f(std::integral_constant<int64_t, 10>{});
+    case 12:
+      return f(std::integral_constant<int64_t, 12>{});
+    case 16:
+      return f(std::integral_constant<int64_t, 16>{});
+    case 32:
+      return f(std::integral_constant<int64_t, 32>{});
+    case 64:
+      return f(std::integral_constant<int64_t, 64>{});
+    default:
+      return f(std::integral_constant<int64_t, 0>{});
   }
 }
 
@@ -114,8 +122,8 @@ struct RowSums {
 /// The type in which sums of a table's gradients run.
 inline at::ScalarType sum_type(const at::TensorOptions& table) { return table.dtype() == at::kDouble ? at::kDouble : at::kFloat; }
 
-inline RowSums sum_rows_tensors(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
-                                bool with_gramian) {
+inline RowSums sum_rows_tensors(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width,
+                                const at::TensorOptions& options, bool with_gramian) {
   const auto tasks = static_cast<int64_t>(gradients.size());
   const at::ScalarType type = sum_type(options);
   RowSums result{at::zeros({groups.size(), tasks, width}, options.dtype(type)), {}};
@@ -144,8 +152,8 @@ inline int64_t entry_blocks(int64_t entries, int64_t groups) {
 
 /// Sums blocks of entries in float64 into sums of their own, then merges them: [S, T, d].
 template <class T, class Width>
-void sum_blocks(const RowGroups& groups, const std::vector<const T*>& gradients, const int64_t* bag_of, const T* factor_of, int64_t blocks, int64_t width, Width fixed,
-                T* sums) {
+void sum_blocks(const RowGroups& groups, const std::vector<const T*>& gradients, const int64_t* bag_of, const T* factor_of, int64_t blocks, int64_t width,
+                Width fixed, T* sums) {
   const auto tasks = static_cast<int64_t>(gradients.size());
   const int64_t entries = groups.slots.numel(), size = groups.size() * tasks * width;
   const int32_t* slots = groups.slots.const_data_ptr<int32_t>();
@@ -172,8 +180,8 @@ void sum_blocks(const RowGroups& groups, const std::vector<const T*>& gradients,
   });
 }
 
-inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width, const at::TensorOptions& options,
-                              bool with_gramian) {
+inline RowSums sum_rows_loops(const RowGroups& groups, const std::vector<at::Tensor>& gradients, const Bags& bags, int64_t width,
+                              const at::TensorOptions& options, bool with_gramian) {
   const auto tasks = static_cast<int64_t>(gradients.size());
   const at::ScalarType type = sum_type(options);
   RowSums result;

@@ -57,6 +57,7 @@ class RowTable {
   /// @brief The gradient of the current step.
   RowGradient& gradient() const { return state_->gradient; }
   /// @brief Whether backward also hands the row gradient to `weight().grad()` as a sparse COO tensor, for optimizers that know only that.
+  /// Their zero_grad() then clears both: a row gradient is dropped when `.grad()` is undefined at the next backward.
   /// Costs a copy of rows and values a step, and such an optimizer sorts the rows again: LibTorch drops the coalesced flag.
   bool& coo_gradient() const { return state_->coo_gradient; }
   /// @brief CPU scratch of the row grouping: [R] int32, −1 between uses; made on first use. 4 bytes a row.
@@ -64,7 +65,9 @@ class RowTable {
   /// @brief What lookups of this table copied to an accelerator once: the layout of their fields, by its numbers on the host.
   std::vector<std::pair<std::vector<int64_t>, at::Tensor>>& field_layouts() const { return state_->field_layouts; }
   /// @brief The differentiable lookups of this table whose graph is alive; backward() looks here for ways around a fork.
-  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const { return state_->live_lookups; }
+  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const {
+    return state_->live_lookups;
+  }
   /// @brief How often this table's lookups have been grouped by row; tests prove that nothing is grouped twice.
   int64_t& groupings() const { return state_->groupings; }
   /// @brief Whether two handles share one table.

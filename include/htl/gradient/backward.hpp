@@ -63,8 +63,8 @@ inline at::Tensor ask(ForkState& fork, GradientReport& report) {
     }
   at::Tensor weights = fork.weights(gramian);
   ++fork.step;
-  HTL_CHECK(weights.defined() && weights.dim() == 1 && weights.size(0) == gramian.tasks(), "htl::backward: expected the method to return one weight for each of ",
-            gramian.tasks(), " tasks, got shape ", shape_of(weights));
+  HTL_CHECK(weights.defined() && weights.dim() == 1 && weights.size(0) == gramian.tasks(),
+            "htl::backward: expected the method to return one weight for each of ", gramian.tasks(), " tasks, got shape ", shape_of(weights));
   weights = weights.to(report.gramian.device(), at::kDouble).contiguous();
   if (weights.is_cpu()) {
     const double* values = weights.const_data_ptr<double>();
@@ -128,9 +128,10 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
     HTL_CHECK(loss.defined() && loss.numel() == 1, "htl::backward: expected the loss of task \"", name, "\" to be one number, got shape ", shape_of(loss));
     detached.push_back(loss.detach().reshape({}));
   }
-  HTL_CHECK(!losses.active.defined() || (losses.active.dim() == 1 && losses.active.size(0) == static_cast<int64_t>(tasks) && losses.active.scalar_type() == at::kBool),
-            "htl::backward: expected losses.active as one bool for each of ", tasks, " tasks, got ", losses.active.defined() ? toString(losses.active.scalar_type()) : "",
-            " of shape ", shape_of(losses.active));
+  HTL_CHECK(!losses.active.defined() ||
+                (losses.active.dim() == 1 && losses.active.size(0) == static_cast<int64_t>(tasks) && losses.active.scalar_type() == at::kBool),
+            "htl::backward: expected losses.active as one bool for each of ", tasks, " tasks, got ",
+            losses.active.defined() ? toString(losses.active.scalar_type()) : "", " of shape ", shape_of(losses.active));
   std::vector<std::shared_ptr<detail::ForkState>> states;
   for (const AnyFork& fork : forks) {
     HTL_CHECK(losses.values.names() == fork.state()->names, "htl::backward: expected losses of the fork's tasks ", quoted(fork.state()->names), ", got ",
@@ -145,8 +146,9 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
   std::vector<GradientReport> reports(forks.size());
   std::vector<size_t> report_of;
   for (detail::ActiveCall& active : reach.calls) {
-    HTL_CHECK_STATE(!options.accumulate || !active.call->base.defined(),
-                    "htl::backward: micro-batches accumulate in the row form only: a representation's gradients belong to its own batch; use accumulate = false");
+    HTL_CHECK_STATE(
+        !options.accumulate || !active.call->base.defined(),
+        "htl::backward: micro-batches accumulate in the row form only: a representation's gradients belong to its own batch; use accumulate = false");
     active.call->armed = true;
     active.call->collected.assign(tasks, std::vector<at::Tensor>(static_cast<size_t>(active.call->inputs())));
     report_of.push_back(static_cast<size_t>(std::find(states.begin(), states.end(), active.fork) - states.begin()));

@@ -33,7 +33,7 @@ class ForkCall : public torch::CustomClassHolder {
   // set by backward() for the duration of one pass
   bool armed = false;
   std::vector<int64_t> task_of_view;
-  std::function<at::Tensor()> combine;  // representation form in one pass: the gradient of the base
+  std::function<at::Tensor()> combine;             // representation form in one pass: the gradient of the base
   std::vector<std::vector<at::Tensor>> collected;  // [T][n]
 
   int64_t inputs() const { return base.defined() ? 1 : static_cast<int64_t>(lookups.size()); }
@@ -60,14 +60,16 @@ struct ForkFunction : torch::autograd::Function<ForkFunction> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& gradients) {
     refuse_second_derivative("htl::GradientFork");
     const auto call = c10::static_intrusive_pointer_cast<ForkCall>(context->saved_data["call"].toCapsule());
-    HTL_CHECK_STATE(call->armed, "htl::GradientFork: a plain backward() reached the fork, which could only add the task gradients up; "
-                                 "call htl::backward(losses, fork) instead");
+    HTL_CHECK_STATE(call->armed,
+                    "htl::GradientFork: a plain backward() reached the fork, which could only add the task gradients up; "
+                    "call htl::backward(losses, fork) instead");
     const int64_t inputs = call->inputs();
     for (size_t view = 0; view < gradients.size(); ++view) {
       if (!gradients[view].defined()) continue;
       const int64_t task = call->task_of_view[view];
-      HTL_CHECK_STATE(task >= 0, "htl::GradientFork: a gradient came back through a view that no loss was seen to reach; "
-                                 "change no part of the graph between the forward and htl::backward()");
+      HTL_CHECK_STATE(task >= 0,
+                      "htl::GradientFork: a gradient came back through a view that no loss was seen to reach; "
+                      "change no part of the graph between the forward and htl::backward()");
       at::Tensor& sum = call->collected[static_cast<size_t>(task)][view % static_cast<size_t>(inputs)];
       sum = sum.defined() ? sum + gradients[view] : gradients[view];
     }
@@ -190,8 +192,8 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
     }
     const auto tasks = static_cast<size_t>(this->tasks());
     if (weights.empty()) return std::vector<std::vector<at::Tensor>>(tasks, values);
-    HTL_CHECK(weights.size() == lookups.size(), "htl::GradientFork: expected tables that all train or are all frozen, got ", weights.size(), " of ", lookups.size(),
-              " that require a gradient; look frozen tables up beside the fork");
+    HTL_CHECK(weights.size() == lookups.size(), "htl::GradientFork: expected tables that all train or are all frozen, got ", weights.size(), " of ",
+              lookups.size(), " that require a gradient; look frozen tables up beside the fork");
     for (const Lookup& lookup : lookups) call->lookups.push_back(lookup.data());
     const std::vector<at::Tensor> views = apply(call, weights, values);
     std::vector<std::vector<at::Tensor>> result(tasks);

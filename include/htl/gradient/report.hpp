@@ -22,22 +22,34 @@ struct GradientReport {
   at::Tensor gramian;
   /// [T] float64: the weights that were applied.
   at::Tensor weights;
-  /// [T] the detached losses.
+  /// [T] the detached losses; after micro-batches their sums.
   at::Tensor losses;
-  /// [T] bool: tasks with a label in the batch; undefined = all.
+  /// [T] bool: tasks with a label in the batch, or in one of the micro-batches; undefined = all.
   at::Tensor active;
   /// How many backward passes the overlap of the tasks' graphs needed; 1 for disjoint graphs.
   int64_t passes = 0;
 
   /// @brief [T] ‖G_t‖.
-  at::Tensor norms() const { return gramian.diagonal().clamp_min(0.0).sqrt(); }
+  /// @throws c10::Error while micro-batches accumulate; so do cosines() and combined_norm()
+  at::Tensor norms() const {
+    check_step();
+    return gramian.diagonal().clamp_min(0.0).sqrt();
+  }
   /// @brief [T, T] cosines between task gradients; 0 with a zero gradient.
   at::Tensor cosines() const {
     const at::Tensor norm = norms(), product = norm.unsqueeze(1) * norm.unsqueeze(0);
     return (gramian / product.where(product > 0.0, 1.0)).where(product > 0.0, 0.0);
   }
   /// @brief 0-dim: ‖Σ w_t G_t‖ = √(wᵀ K w).
-  at::Tensor combined_norm() const { return weights.dot(gramian.mv(weights)).clamp_min(0.0).sqrt(); }
+  at::Tensor combined_norm() const {
+    check_step();
+    return weights.dot(gramian.mv(weights)).clamp_min(0.0).sqrt();
+  }
+
+ private:
+  void check_step() const {
+    HTL_CHECK_STATE(gramian.defined(), "htl::GradientReport: there is no Gramian yet; micro-batches accumulate until a backward without options.accumulate");
+  }
 };
 
 }  // namespace htl

@@ -44,9 +44,9 @@ struct Reach {
 
 /// What a walk from one loss meets.
 struct Trace {
-  std::unordered_set<torch::autograd::Node*> seen;                  // neither fork nor lookup
-  std::vector<std::pair<torch::autograd::Node*, int64_t>> views;    // fork nodes and which of their outputs
-  std::vector<torch::autograd::Node*> lookups;                      // lookups of tables that forks stand on
+  std::unordered_set<torch::autograd::Node*> seen;                // neither fork nor lookup
+  std::vector<std::pair<torch::autograd::Node*, int64_t>> views;  // fork nodes and which of their outputs
+  std::vector<torch::autograd::Node*> lookups;                    // lookups of tables that forks stand on
 };
 
 class Walk {
@@ -135,16 +135,18 @@ class Walk {
       const Trace& trace = traces_[t];
       const bool by_lookup = !rows && std::any_of(trace.lookups.begin(), trace.lookups.end(),
                                                   [&](Node* lookup) { return lookup == node || lookup->next_edge(0).function.get() == node; });
-      HTL_CHECK(!by_lookup && !trace.seen.contains(node), "htl::backward: the loss of task \"", (losses_.values.begin() + static_cast<std::ptrdiff_t>(t))->first,
-                "\" reaches what the fork shares past the fork (at ", node->name(), "), so the method would not see all of its gradient; ",
-                rows ? "read the table through htl::lookup() or the task's own view" : "read the task's own view instead of the split tensor or what it comes from");
+      HTL_CHECK(
+          !by_lookup && !trace.seen.contains(node), "htl::backward: the loss of task \"", (losses_.values.begin() + static_cast<std::ptrdiff_t>(t))->first,
+          "\" reaches what the fork shares past the fork (at ", node->name(), "), so the method would not see all of its gradient; ",
+          rows ? "read the table through htl::lookup() or the task's own view" : "read the task's own view instead of the split tensor or what it comes from");
     }
   }
 
   /// Representation form: everything that the split tensor comes from.
   void check_below(const ActiveCall& active, const Reach& reach) const {
-    HTL_CHECK_STATE(active.call->base._version() == active.call->version,
-                    "htl::backward: the tensor that the fork split was changed in place afterwards, and its views with it; change it before the split, or a copy");
+    HTL_CHECK_STATE(
+        active.call->base._version() == active.call->version,
+        "htl::backward: the tensor that the fork split was changed in place afterwards, and its views with it; change it before the split, or a copy");
     std::unordered_set<Node*> below;
     std::vector<Node*> open;
     const auto add = [&](Node* node) {
@@ -174,8 +176,10 @@ class Walk {
         ++count;
         HTL_CHECK_STATE(!active.call->used, "htl::backward: these losses were already differentiated through this fork; compute the forward again");
       }
-      HTL_CHECK_STATE(count > 0, "htl::backward: no loss reaches the fork; was split() called under no-grad, its views not used, or the losses already differentiated?");
-      HTL_CHECK_STATE(count == 1, "htl::backward: the losses reach ", count, " splits of one fork; give it the losses of one batch (options.accumulate joins micro-batches)");
+      HTL_CHECK_STATE(count > 0,
+                      "htl::backward: no loss reaches the fork; was split() called under no-grad, its views not used, or the losses already differentiated?");
+      HTL_CHECK_STATE(count == 1, "htl::backward: the losses reach ", count,
+                      " splits of one fork; give it the losses of one batch (options.accumulate joins micro-batches)");
     }
   }
 

@@ -47,16 +47,17 @@ enum class SeveralCores {
 /// keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation.
 /// The paper does not say which norm step 2 takes after step 1; the default is the one before.
 struct CoreTask {
-  double alpha = 1.0;         ///< part of the conflicting component that is removed, ≥ 0; 0 = no projection
-  double gamma = 0.5;         ///< how far sizes are adapted to the core's, in [0, 1]
-  double clip_ratio = 100.0;  ///< C ≥ 1; infinity = no clip
+  double alpha = 1.0;                                     ///< part of the conflicting component that is removed, ≥ 0; 0 = no projection
+  double gamma = 0.5;                                     ///< how far sizes are adapted to the core's, in [0, 1]
+  double clip_ratio = 100.0;                              ///< C ≥ 1; infinity = no clip
   NormReference norm = NormReference::before_projection;  ///< the norm in step 2
   SeveralCores several_cores = SeveralCores::combined;    ///< the meaning of several cores
-  double average_decay = 0.9;  ///< decay β in [0, 1) of the moving averages
+  double average_decay = 0.9;                             ///< decay β in [0, 1) of the moving averages
 
   /// @brief What a run remembers: the moving averages of the norms.
   struct State {
-    at::Tensor core_norms;  ///< [T] float64, the average of ‖G_c‖ over the steps in which the task was active; both averages start at 0, so their ratio needs no correction
+    at::Tensor core_norms;  ///< [T] float64, the average of ‖G_c‖ over the steps in which the task was active; both averages start at 0, so their ratio needs
+                            ///< no correction
     at::Tensor task_norms;  ///< [T] float64, the average of ‖G_t‖
     /// @brief Names the tensors for saving, loading, resetting and moving.
     template <class Visit>
@@ -102,8 +103,8 @@ inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) co
   if (norm == NormReference::moving_average) {
     for (at::Tensor* average : {&state.core_norms, &state.task_norms}) {
       if (!average->defined()) *average = at::zeros({tasks}, gramian.matrix.options());
-      HTL_CHECK(average->dim() == 1 && average->size(0) == tasks, "htl::CoreTask: the state was made for ", shape_of(*average), " tasks, the Gramian has ", tasks,
-                "; forget it");
+      HTL_CHECK(average->dim() == 1 && average->size(0) == tasks, "htl::CoreTask: the state was made for ", shape_of(*average), " tasks, the Gramian has ",
+                tasks, "; forget it");
       if (average->device() != gramian.matrix.device() || average->scalar_type() != at::kDouble) *average = average->to(gramian.matrix.options());
     }
   }

@@ -47,9 +47,9 @@ concept StatelessWeighting = std::copy_constructible<W> && requires(const W& met
 template <class W>
 concept StatefulWeighting = std::copy_constructible<W> && std::default_initializable<typename W::State> &&
     requires(const W& method, const TaskGramian& gramian, typename W::State& state) {
-      { method.weights(gramian, state) } -> std::same_as<at::Tensor>;
-      state.fields([](const char*, at::Tensor&) {});
-    };
+  { method.weights(gramian, state) } -> std::same_as<at::Tensor>;
+  state.fields([](const char*, at::Tensor&) {});
+};
 
 namespace detail {
 /// Has both forms; stands in for the form that a method does not have, so that an error names the missing member of the form that it has.
@@ -75,7 +75,6 @@ struct WeightingForms<W> {
 
 /// @brief A gradient method: with memory if it has a type `State`, else without. Adding one is adding one file in weighting/.
 template <class W>
-concept GramianWeighting =
-    StatelessWeighting<typename detail::WeightingForms<W>::Stateless> && StatefulWeighting<typename detail::WeightingForms<W>::Stateful>;
+concept GramianWeighting = StatelessWeighting<typename detail::WeightingForms<W>::Stateless> && StatefulWeighting<typename detail::WeightingForms<W>::Stateful>;
 
 }  // namespace htl

@@ -22,7 +22,7 @@ struct CsvOptions {
   char separator = ',';                           ///< between fields
   char quote = '"';                               ///< around fields that hold separators, quotes or line feeds; '\0' = never
   size_t block_bytes = size_t{1} << 18;           ///< how much is read at a time; a longer row makes the block grow
-  size_t max_row_bytes = size_t{1} << 26;         ///< a longer row is an error (most likely a quote that is never closed)
+  size_t max_row_bytes = size_t{1} << 26;         ///< a row longer than this and than a block is an error (a quote never closed)
 };
 
 /// @brief Reads records after RFC 4180 with a header row: `while (reader.next()) use(reader[user], reader.number(price));`

@@ -32,7 +32,7 @@ struct FieldPlan {
 /// @param buckets at least 1
 inline std::vector<double> quantile_edges(std::vector<std::pair<float, int64_t>>& values, int64_t buckets) {
   HTL_CHECK(buckets >= 1, "htl::quantile_edges: expected at least one bucket, got ", buckets);
-  std::sort(values.begin(), values.end());
+  std::sort(values.begin(), values.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   int64_t total = 0;
   for (const auto& [value, times] : values) total += times;
   std::vector<double> edges;

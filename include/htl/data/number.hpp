@@ -86,8 +86,10 @@ inline bool parse_integer(std::string_view text, int64_t& value) noexcept {
 
 /// @brief Whether a text where a number belongs stands for "no value": empty, or nan, na, n/a, null, none in any case.
 inline bool is_missing(std::string_view text) noexcept {
+  static constexpr std::array<std::string_view, 6> words = {"", "nan", "na", "n/a", "null", "none"};
+  if (!text.empty() && static_cast<unsigned char>(text.front() - '0') < 10) return false;
   text = trimmed(text);
-  for (const std::string_view word : {"", "nan", "na", "n/a", "null", "none"}) {
+  for (const std::string_view word : words) {
     if (text.size() != word.size()) continue;
     bool same = true;
     for (size_t i = 0; i < word.size(); ++i) {

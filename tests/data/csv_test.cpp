@@ -83,7 +83,9 @@ class Csv : public ::testing::Test {
 };
 
 std::string random_field(Random& random, char separator) {
-  static const std::vector<std::string> words = {"", "0", "-1.5", "abc", "a b", " ", "é", "x,y", "\"", "\"\"", "two\nlines", "cr\r\nlf", "\n", ",", ";", "long text that is longer than sixteen bytes", "\"quoted\"", "\r\nx"};
+  static const std::vector<std::string> words = {"",           "0",    "-1.5",       "abc",      "a b", " ", "é", "x,y",
+                                                 "\"",         "\"\"", "two\nlines", "cr\r\nlf", "\n",  ",", ";", "long text that is longer than sixteen bytes",
+                                                 "\"quoted\"", "\r\nx"};
   std::string text;
   for (int64_t n = random.integer(0, 3); n > 0; --n) text += words[static_cast<size_t>(random.integer(0, static_cast<int64_t>(words.size()) - 1))];
   if (random.integer(0, 9) == 0) text += separator;
@@ -172,9 +174,7 @@ TEST_F(Csv, QuotesAroundChunksOf64BytesAreFollowed) {
     }
 }
 
-TEST_F(Csv, QuotesCanBeSwitchedOff) {
-  EXPECT_EQ(read("a\tb\n5\" pipe\t\"x\n", {.separator = '\t', .quote = '\0'}), (Table{{"5\" pipe", "\"x"}}));
-}
+TEST_F(Csv, QuotesCanBeSwitchedOff) { EXPECT_EQ(read("a\tb\n5\" pipe\t\"x\n", {.separator = '\t', .quote = '\0'}), (Table{{"5\" pipe", "\"x"}})); }
 
 TEST_F(Csv, OneColumnKeepsEmptyRowsAndMoreColumnsSkipBlankLines) {
   EXPECT_EQ(read("a\n1\n\n2\n"), (Table{{"1"}, {""}, {"2"}}));
@@ -209,9 +209,10 @@ TEST_F(Csv, BadFilesGetASentence) {
   EXPECT_EQ(sentence("a,b\n1,2\n3\n"), "htl::CsvReader: \"FILE\", line 3: expected 2 fields as in the header, got 1");
   EXPECT_EQ(sentence("a,b\n1,\"x\n\ny\"\n3,4,5\n"), "htl::CsvReader: \"FILE\", line 5: expected 2 fields as in the header, got 3");
   EXPECT_EQ(sentence("a,b\n1,\"open\n2,3\n"), "htl::CsvReader: \"FILE\", line 2: a quoted field of the row that begins here is never closed");
-  EXPECT_EQ(sentence("a,b\n1,5\" pipe\n2,6\" pipe\n"),
-            "htl::CsvReader: \"FILE\", line 2, column \"b\": a quote inside an unquoted field, near \"5\" pipe\n2,6\" pipe\"; quote the whole field and double its "
-            "inner quotes");
+  EXPECT_EQ(
+      sentence("a,b\n1,5\" pipe\n2,6\" pipe\n"),
+      "htl::CsvReader: \"FILE\", line 2, column \"b\": a quote inside an unquoted field, near \"5\" pipe\n2,6\" pipe\"; quote the whole field and double its "
+      "inner quotes");
   EXPECT_EQ(sentence("a,b\n1,\"x\"y\n"), "htl::CsvReader: \"FILE\", line 2, column \"b\": text after the closing quote, near \"\"x\"y\"");
   EXPECT_EQ(sentence("a,b\n1,\"x\"y\"z\"\n"), "htl::CsvReader: \"FILE\", line 2, column \"b\": a single quote inside a quoted field; double it");
   EXPECT_EQ(sentence(std::string("a,b\n1,\0\n", 8)),
@@ -225,11 +226,11 @@ TEST_F(Csv, BadFilesGetASentence) {
   EXPECT_EQ(sentence(packed + "garbage"), "htl::ByteSource: \"FILE\" holds something else than gzip after the end of its gzip stream");
   std::string broken = packed;
   broken[packed.size() - 6] = static_cast<char>(broken[packed.size() - 6] ^ 1);  // the checksum
-  EXPECT_EQ(sentence(broken), "htl::ByteSource: the gzip stream of \"FILE\" is broken after " + std::to_string(big.size()) + " bytes of text: incorrect data check");
+  EXPECT_EQ(sentence(broken),
+            "htl::ByteSource: the gzip stream of \"FILE\" is broken after " + std::to_string(big.size()) + " bytes of text: incorrect data check");
   EXPECT_EQ(sentence("PAR1xxxx"), "htl::ByteSource: \"FILE\" is a Parquet file; expected text, plain or compressed by gzip");
   EXPECT_EQ(sentence("PK\x03\x04xx"), "htl::ByteSource: \"FILE\" is a zip archive; expected text, plain or compressed by gzip");
-  EXPECT_EQ(sentence("a,b\n", {.separator = '"'}),
-            "htl::CsvReader: expected a separator and a quote that differ from each other and from line ends");
+  EXPECT_EQ(sentence("a,b\n", {.separator = '"'}), "htl::CsvReader: expected a separator and a quote that differ from each other and from line ends");
 }
 
 TEST_F(Csv, MissingFilesColumnsAndNumbersGetASentence) {
@@ -256,8 +257,10 @@ TEST_F(Csv, DamagedFilesNeverCrashOrHang) {
     if (i % 2 == 0) bytes = gzipped(bytes);
     for (int64_t n = random.integer(1, 6); n > 0; --n) {
       const size_t at = static_cast<size_t>(random.integer(0, static_cast<int64_t>(bytes.size()) - 1));
-      if (random.integer(0, 2) == 0) bytes.resize(at + 1);
-      else bytes[at] = static_cast<char>(random.integer(0, 255));
+      if (random.integer(0, 2) == 0)
+        bytes.resize(at + 1);
+      else
+        bytes[at] = static_cast<char>(random.integer(0, 255));
     }
     const std::string said = sentence(bytes, {.block_bytes = static_cast<size_t>(random.integer(1, 100)), .max_row_bytes = 5000});
     ASSERT_TRUE(said.empty() || said.starts_with("htl::")) << said;
@@ -289,7 +292,8 @@ TEST(Number, AgreesWithTheCLibraryBitForBit) {
 
 TEST(Number, RefusesWhatIsNotOne) {
   double value = 0.0;
-  for (const char* text : {"", " ", "-", "+", ".", "e5", "1e", "1x", "x1", "--1", "+-1", "-+1", "1 2", "0x10", "inf", "nan", "-inf", "1e999", "1,5", "1.2.3", "١", "12345678901234567890x"})
+  for (const char* text : {"",    " ",   "-",    "+",   ".",   "e5",   "1e",    "1x",  "x1",    "--1", "+-1",
+                           "-+1", "1 2", "0x10", "inf", "nan", "-inf", "1e999", "1,5", "1.2.3", "١",   "12345678901234567890x"})
     EXPECT_FALSE(htl::parse_number(text, value)) << text;
   for (const char* text : {" 7 ", "+7", "7.", "07", "\t7", "7e0", "0.7e1", "00000000000000000000007"}) {
     ASSERT_TRUE(htl::parse_number(text, value)) << text;

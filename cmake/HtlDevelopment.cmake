@@ -29,7 +29,7 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 add_library(htl_development INTERFACE)
 target_compile_options(htl_development INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion $<$<BOOL:${HTL_WARNINGS_AS_ERRORS}>:-Werror>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(htl_development INTERFACE -Wno-restrict -Wno-stringop-overflow) # GCC 12 sees faults in std::string's own code
+  target_compile_options(htl_development INTERFACE -Wno-restrict -Wno-stringop-overflow -Wno-maybe-uninitialized) # GCC 12 sees faults in std::string and std::optional
 endif()
 if(HTL_SANITIZE)
   target_compile_options(htl_development INTERFACE -fsanitize=${HTL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)

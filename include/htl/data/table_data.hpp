@@ -167,7 +167,7 @@ inline FieldBatch TableData::gather_bags(std::span<const int64_t> picked, int64_
   at::Tensor ids = make({count}, all_.fields.ids.scalar_type(), pinned), new_offsets = make({total * f + 1}, at::kLong, pinned);
   at::Tensor weights = weighted ? make({count}, all_.fields.weights.scalar_type(), pinned) : at::Tensor();
   const auto copy = [](const at::Tensor& from, at::Tensor& to, int64_t begin, int64_t at, int64_t size) {
-    const size_t width = from.element_size();
+    const auto width = static_cast<size_t>(from.element_size());
     std::memcpy(static_cast<char*>(to.mutable_data_ptr()) + static_cast<size_t>(at) * width,
                 static_cast<const char*>(from.const_data_ptr()) + static_cast<size_t>(begin) * width, static_cast<size_t>(size) * width);
   };

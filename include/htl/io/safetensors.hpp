@@ -200,7 +200,7 @@ inline void save_safetensors(const std::filesystem::path& path, const TensorFile
     const auto known = std::find_if(detail::tensor_types.begin(), detail::tensor_types.end(), [&](const auto& t) { return t.type == tensor.scalar_type(); });
     HTL_CHECK(known != detail::tensor_types.end(), "htl::save_safetensors: the format has no element type for tensor \"", name, "\" of type ",
               tensor.scalar_type());
-    parts.push_back({&name, &tensor, known->name, static_cast<uint64_t>(tensor.numel()) * tensor.element_size()});
+    parts.push_back({&name, &tensor, known->name, static_cast<uint64_t>(tensor.nbytes())});
   }
   std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.tensor->element_size() > b.tensor->element_size(); });
 

@@ -120,7 +120,8 @@ struct StepDecay {
     detail::check_rate("htl::StepDecay", "lr", lr);
     detail::check_rate("htl::StepDecay", "final_lr", final_lr);
     HTL_CHECK(factor > 0 && factor <= 1, "htl::StepDecay: expected factor in (0, 1], got ", factor);
-    return std::fmax(lr * std::pow(factor, static_cast<double>(step / steps)), final_lr);
+    const int64_t decays = step / steps;
+    return std::fmax(lr * std::pow(factor, static_cast<double>(decays)), final_lr);
   }
 };
 

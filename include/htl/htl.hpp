@@ -19,6 +19,7 @@
 #include <htl/embedding/row_gradient.hpp>
 #include <htl/embedding/row_groups.hpp>
 #include <htl/embedding/row_kernels.hpp>
+#include <htl/embedding/row_memory.hpp>
 #include <htl/embedding/row_table.hpp>
 #include <htl/gradient/backward.hpp>
 #include <htl/gradient/fork.hpp>
@@ -54,6 +55,7 @@
 #include <htl/optim/fused_adam.hpp>
 #include <htl/optim/fused_operators.hpp>
 #include <htl/optim/lazy_adam.hpp>
+#include <htl/optim/move_towards.hpp>
 #include <htl/optim/row_adagrad.hpp>
 #include <htl/optim/row_tables.hpp>
 #include <htl/optim/row_update.hpp>

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file linear_kernels.hpp
+/// @brief What stands around the matrix products of linear_parts: bias, ReLU and dropout forward, their gradients backward, one pass each.
+#pragma once
+
+#include <htl/nn/detail/random_stream.hpp>
+#include <htl/nn/detail/row_chunks.hpp>
+#include <htl/task/tensor_operators.hpp>
+
+#include <ATen/Dispatch.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/threshold_backward.h>
+#include <ATen/ops/zeros.h>
+
+#include <utility>
+
+namespace htl::detail {
+
+/// @brief out = Σ_p x_p W_pᵀ.
+inline void multiply_parts(at::Tensor& out, const at::Tensor& weight, at::TensorList parts) {
+  int64_t column = 0;
+  bool is_first = true;
+  for (const at::Tensor& part : parts) {
+    const at::Tensor slice = weight.narrow(1, column, part.size(1)).t();
+    if (is_first) {
+      at::mm_out(out, part, slice);
+    } else {
+      at::addmm_out(out, out, part, slice);
+    }
+    is_first = false;
+    column += part.size(1);
+  }
+}
+
+/// @brief out ← dropout(act(out + bias)) in place.
+inline void finish_linear(at::Tensor& out, const at::Tensor& bias, bool relu, double dropout, const std::optional<at::Generator>& generator) {
+  if (!has_cpu_loops(out)) {
+    if (bias.defined()) out.add_(bias);
+    if (relu) out.relu_();
+    if (dropout > 0.0) out.mul_(at::empty_like(out).bernoulli_(1.0 - dropout, generator)).mul_(1.0 / (1.0 - dropout));
+    return;
+  }
+  if (!bias.defined() && !relu) return;
+  const int64_t width = out.size(1);
+  const RandomStream stream = dropout > 0.0 ? draw_stream(generator) : RandomStream{};
+  const at::Tensor shift = bias.defined() ? bias.contiguous() : at::zeros({width}, out.options());
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "htl_finish_linear", [&] {
+    scalar_t* const values = out.data_ptr<scalar_t>();
+    const scalar_t* const add = shift.const_data_ptr<scalar_t>();
+    const auto threshold = static_cast<uint64_t>(dropout * 0x1p32);
+    const auto scale = static_cast<scalar_t>(1.0 / (1.0 - dropout));
+    RowChunks(out.size(0), width).for_each([&](int64_t, int64_t first, int64_t end) {
+      for (int64_t row = first; row < end; ++row) {
+        scalar_t* const y = values + row * width;
+        if (relu) {
+          for (int64_t j = 0; j < width; ++j) {
+            const scalar_t sum = y[j] + add[j];
+            y[j] = sum < scalar_t(0) ? scalar_t(0) : sum;  // NaN stays NaN
+          }
+        } else {
+          for (int64_t j = 0; j < width; ++j) y[j] += add[j];
+        }
+        if (threshold == 0) continue;
+        const auto position = static_cast<uint64_t>(row * width);
+        for (int64_t j = 0; j < width; ++j)
+          y[j] = (stream.bits(position + static_cast<uint64_t>(j)) >> 32) < threshold ? scalar_t(0) : y[j] * scale;
+      }
+    });
+  });
+}
+
+/// @brief The gradient before activation and dropout [B, O], contiguous, and its column sums [O] where asked.
+/// @param gradient [B, O] of the result
+/// @param out the result, whose sign is the mask; undefined = no activation
+/// @param scale of what dropout kept
+/// @param with_bias whether the column sums are needed
+inline std::pair<at::Tensor, at::Tensor> start_linear_backward(const at::Tensor& gradient, const at::Tensor& out, double scale, bool with_bias) {
+  if (!has_cpu_loops(gradient)) {
+    at::Tensor inner = gradient;
+    if (out.defined()) inner = at::threshold_backward(gradient, out, 0.0);
+    if (scale != 1.0) inner = inner * scale;
+    return {inner, with_bias ? inner.sum(0) : at::Tensor()};
+  }
+  if (!out.defined() && !with_bias) return {gradient, {}};
+  const at::Tensor dense = gradient.contiguous();
+  const int64_t width = dense.size(1);
+  at::Tensor inner = out.defined() ? at::empty_like(dense) : dense;
+  const RowChunks chunks(dense.size(0), width);
+  at::Tensor sums = at::zeros({width}, dense.options());
+  const at::Tensor partial_sums = at::zeros({chunks.count, width}, dense.options());
+  AT_DISPATCH_FLOATING_TYPES(dense.scalar_type(), "htl_linear_backward", [&] {
+    const scalar_t* const arriving = dense.const_data_ptr<scalar_t>();
+    const scalar_t* const result = out.defined() ? out.const_data_ptr<scalar_t>() : nullptr;
+    scalar_t* const leaving = out.defined() ? inner.data_ptr<scalar_t>() : nullptr;
+    scalar_t* const partial = partial_sums.data_ptr<scalar_t>();
+    scalar_t* const total = sums.data_ptr<scalar_t>();
+    const auto factor = static_cast<scalar_t>(scale);
+    chunks.for_each([&](int64_t chunk, int64_t first, int64_t end) {
+      scalar_t* const sum = partial + chunk * width;
+      for (int64_t row = first; row < end; ++row) {
+        const scalar_t* const g = arriving + row * width;
+        if (result) {
+          const scalar_t* const y = result + row * width;
+          scalar_t* const d = leaving + row * width;
+          for (int64_t j = 0; j < width; ++j) {
+            const scalar_t value = y[j] <= scalar_t(0) ? scalar_t(0) : g[j] * factor;  // NaN passes, as in ATen
+            d[j] = value;
+            sum[j] += value;
+          }
+        } else {
+          for (int64_t j = 0; j < width; ++j) sum[j] += g[j];
+        }
+      }
+    });
+    for (int64_t chunk = 0; chunk < chunks.count; ++chunk)
+      for (int64_t j = 0; j < width; ++j) total[j] += partial[chunk * width + j];
+  });
+  return {inner, with_bias ? sums : at::Tensor()};
+}
+
+}  // namespace htl::detail

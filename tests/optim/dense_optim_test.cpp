@@ -58,6 +58,7 @@ void copy_gradients(const std::vector<at::Tensor>& from, std::vector<at::Tensor>
 }
 
 TEST(FusedAdam, EqualsTorchAdamAndAdamWOverHundredsOfSteps) {
+  const htl::test::Threads one(1);  // thousands of tiny operators: threads would only wait for each other
   for (const auto type : {at::kDouble, at::kFloat}) {
     for (const bool decoupled : {false, true}) {
       for (const double decay : {0., .1}) {
@@ -319,10 +320,12 @@ struct DenseAverage {
 };
 
 TEST(WeightAverage, EqualsTheDenseDefinitionAlthoughOnlyTouchedRowsCost) {
+  const htl::test::Threads one(1);  // thousands of tiny operators: threads would only wait for each other
   for (const bool masked : {false, true}) {
     for (const auto type : {at::kDouble, at::kFloat}) {
-      for (const htl::WeightAverageOptions options : {htl::WeightAverageOptions{.decay = .9}, htl::WeightAverageOptions{.decay = 0},
-                                                      htl::WeightAverageOptions{.decay = .99, .start = 7}, htl::WeightAverageOptions{.decay = 0, .start = 20, .every = 6}}) {
+      for (const htl::WeightAverageOptions options :
+           {htl::WeightAverageOptions{.decay = .9}, htl::WeightAverageOptions{.decay = 0}, htl::WeightAverageOptions{.decay = .99, .start = 7},
+            htl::WeightAverageOptions{.decay = 0, .start = 20, .every = 6}}) {
         Draws draws(8);
         const RowTable table(draws.normal({31, 5}, type)), other(draws.normal({6, 2}, type), "other");
         std::vector<at::Tensor> dense = parameters(draws, type);

@@ -83,6 +83,7 @@ struct DenseLazyAdam {
 // Random touched sets, from none to all rows, some steps without any gradient; with `masked`, the fixed-slot form that CUDA has.
 template <class Optimizer, class Reference, class Options>
 void expect_dense_meaning(const Options& options, at::ScalarType type, bool masked, double tolerance, uint64_t seed) {
+  const htl::test::Threads one(1);  // thousands of tiny operators: threads would only wait for each other
   Draws draws(seed);
   const int64_t rows = 23, dim = draws.integer(1, 19), padding = 5;
   RowTable table(draws.normal({rows, dim}, type), "table", padding);

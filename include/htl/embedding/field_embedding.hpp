@@ -5,6 +5,7 @@
 
 #include <htl/data/batch.hpp>
 #include <htl/embedding/lookup.hpp>
+#include <htl/embedding/row_memory.hpp>
 
 #include <torch/csrc/api/include/torch/arg.h>
 #include <torch/nn/cloneable.h>
@@ -83,6 +84,7 @@ class FieldEmbeddingImpl : public torch::nn::Cloneable<FieldEmbeddingImpl>, publ
                 "\"; hash or prune the vocabulary");
     }
     weight = register_parameter("weight", at::empty({rows, options.dim()}, at::kFloat));
+    detail::ask_for_huge_pages(weight);
     {
       const c10::AutoGradMode without_graph(false);
       weight.normal_(0.0, options.initial_sd());

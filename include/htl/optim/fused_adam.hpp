@@ -136,11 +136,11 @@ class FusedAdam {
     State& state = states_[i];
     HTL_CHECK(gradient.layout() == at::kStrided, kWho, ": parameter ", i, " of shape ", shape_of(parameter),
               " has a sparse gradient; leave row tables to a row optimizer and give dense_parameters() here");
-    HTL_CHECK_STATE(state.exp_avg.sizes() == parameter.sizes() && state.exp_avg_sq.sizes() == parameter.sizes() && state.step.dim() == 0, kWho, ": parameter ", i,
-                    " has shape ", shape_of(parameter), ", its state exp_avg ", shape_of(state.exp_avg), ", exp_avg_sq ", shape_of(state.exp_avg_sq), ", step ",
-                    shape_of(state.step), "; a parameter's shape must not change after the optimizer is made, nor the state's on loading");
-    HTL_CHECK_TYPE(state.exp_avg.scalar_type() == state.exp_avg_sq.scalar_type() && state.step.scalar_type() == at::kFloat, kWho, ": the loaded state of parameter ", i,
-                   " has wrong element types; expected a float32 step and one type for the moments");
+    HTL_CHECK_STATE(state.exp_avg.sizes() == parameter.sizes() && state.exp_avg_sq.sizes() == parameter.sizes() && state.step.dim() == 0, kWho, ": parameter ",
+                    i, " has shape ", shape_of(parameter), ", its state exp_avg ", shape_of(state.exp_avg), ", exp_avg_sq ", shape_of(state.exp_avg_sq),
+                    ", step ", shape_of(state.step), "; a parameter's shape must not change after the optimizer is made, nor the state's on loading");
+    HTL_CHECK_TYPE(state.exp_avg.scalar_type() == state.exp_avg_sq.scalar_type() && state.step.scalar_type() == at::kFloat, kWho,
+                   ": the loaded state of parameter ", i, " has wrong element types; expected a float32 step and one type for the moments");
     for (at::Tensor* tensor : {&state.step, &state.exp_avg, &state.exp_avg_sq}) {
       if (tensor->device() != parameter.device()) *tensor = tensor->to(parameter.device());
       if (!tensor->is_contiguous()) *tensor = tensor->contiguous();

@@ -7,6 +7,7 @@
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 
@@ -20,9 +21,7 @@ struct AdamLists {
 
   /// @brief Appends elements [begin, end) of another list's i-th tensors.
   void append(const AdamLists& other, size_t i, int64_t begin, int64_t end) {
-    const auto part = [&](const at::Tensor& tensor) {
-      return begin == 0 && end == tensor.numel() ? tensor : tensor.view(-1).slice(0, begin, end);
-    };
+    const auto part = [&](const at::Tensor& tensor) { return begin == 0 && end == tensor.numel() ? tensor : tensor.view(-1).slice(0, begin, end); };
     parameters.push_back(part(other.parameters[i]));
     gradients.push_back(part(other.gradients[i]));
     exp_avgs.push_back(part(other.exp_avgs[i]));
@@ -40,30 +39,35 @@ struct AdamNumbers {
 /// @brief One Adam or AdamW update with the steps as they are.
 /// @param device_lr the rate in device memory, read instead of numbers.lr where defined
 inline void fused_adam(const AdamLists& lists, const AdamNumbers& numbers, const at::Tensor& device_lr) {
-  const auto& [lr, beta1, beta2, eps, weight_decay, decoupled] = numbers;
   const std::vector<at::Tensor> none;
   const auto call = [&](auto&& rate) {
-    if (decoupled) {
-      at::_fused_adamw_(lists.parameters, lists.gradients, lists.exp_avgs, lists.exp_avg_sqs, none, lists.steps, rate, beta1, beta2, weight_decay, eps, false, false);
+    const auto run = [&](auto&& update) {
+      update(lists.parameters, lists.gradients, lists.exp_avgs, lists.exp_avg_sqs, none, lists.steps, rate, numbers.beta1, numbers.beta2, numbers.weight_decay,
+             numbers.eps, /*amsgrad=*/false, /*maximize=*/false);
+    };
+    if (numbers.decoupled) {
+      run([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
     } else {
-      at::_fused_adam_(lists.parameters, lists.gradients, lists.exp_avgs, lists.exp_avg_sqs, none, lists.steps, rate, beta1, beta2, weight_decay, eps, false, false);
+      run([](auto&&... arguments) { at::_fused_adam_(arguments...); });
     }
   };
   if (device_lr.defined()) {
     call(device_lr);
   } else {
-    call(lr);
+    call(numbers.lr);
   }
 }
 
 /// @brief Adds a number to each tensor in place.
 inline void foreach_add_(const std::vector<at::Tensor>& tensors, const at::Scalar& number) { at::_foreach_add_(tensors, number); }
-/// @brief Adds the tensors of another list in place.
-inline void foreach_add_(const std::vector<at::Tensor>& tensors, const std::vector<at::Tensor>& others, const at::Scalar& alpha = 1) {
-  at::_foreach_add_(tensors, others, alpha);
-}
 /// @brief Multiplies each tensor by a scalar tensor in place.
 inline void foreach_mul_(const std::vector<at::Tensor>& tensors, const at::Tensor& factor) { at::_foreach_mul_(tensors, factor); }
+/// @brief Moves each tensor towards its target by a part of the way, a scalar tensor, in place: `x += part·(target − x)`. All on one device.
+inline void foreach_move_(const std::vector<at::Tensor>& tensors, const std::vector<at::Tensor>& targets, const at::Tensor& part) {
+  const std::vector<at::Tensor> ways = at::_foreach_sub(targets, tensors);
+  at::_foreach_mul_(ways, part);
+  at::_foreach_add_(tensors, ways);
+}
 /// @brief The Euclidean norm of each tensor, summed in float64.
 inline std::vector<at::Tensor> foreach_norm(const std::vector<at::Tensor>& tensors) { return at::_foreach_norm(tensors, 2, at::kDouble); }
 

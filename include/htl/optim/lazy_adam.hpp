@@ -140,7 +140,8 @@ class LazyAdam {
     if (per_row()) detail::check_state(kWho, table, "row_step", state.row_step, {table.rows()});
     HTL_CHECK_TYPE(state.step.scalar_type() == at::kLong && (!per_row() || state.row_step.scalar_type() == at::kInt) &&
                        state.exp_avg.scalar_type() == state.exp_avg_sq.scalar_type(),
-                   kWho, ": the loaded state of table \"", table.name(), "\" has wrong element types; expected int64 step, int32 row_step, one type for the moments");
+                   kWho, ": the loaded state of table \"", table.name(),
+                   "\" has wrong element types; expected int64 step, int32 row_step, one type for the moments");
     const detail::RowStep step = detail::checked_step(kWho, table, state.exp_avg.scalar_type());
     if (step.mask.defined()) return update_by_operators(table, state, step);
     const int64_t t = ++*state.step.mutable_data_ptr<int64_t>();
@@ -172,10 +173,10 @@ class LazyAdam {
       for (int64_t i = begin; i < end; ++i) {
         if (i + detail::kRowsAhead < end) {
           const int64_t ahead = rows[i + detail::kRowsAhead];
-          detail::prefetch(weight + ahead * stride);
-          detail::prefetch(first + ahead * d);
-          detail::prefetch(second + ahead * d);
-          if (row_step) detail::prefetch(row_step + ahead);
+          detail::prefetch(weight + ahead * stride, d);
+          detail::prefetch(first + ahead * d, d);
+          detail::prefetch(second + ahead * d, d);
+          if (row_step) detail::prefetch(row_step + ahead, 1);
         }
         const int64_t row = rows[i];
         if (row == step.padding) continue;
@@ -185,10 +186,10 @@ class LazyAdam {
           bias = updates >= 1 && updates <= static_cast<int64_t>(corrections_.size()) ? corrections_[static_cast<size_t>(updates - 1)] : correction(updates);
         }
         const P rate = static_cast<P>(options_.lr * bias.rate), scale = static_cast<P>(bias.scale);
-        const S* const g = values + i * d;
-        W* const w = weight + row * stride;
-        S* const m = first + row * d;
-        S* const v = second + row * d;
+        const S* const __restrict g = values + i * d;
+        W* const __restrict w = weight + row * stride;
+        S* const __restrict m = first + row * d;
+        S* const __restrict v = second + row * d;
         for (int64_t j = 0; j < d; ++j) {
           const P old = static_cast<P>(w[j]), gradient = static_cast<P>(g[j]) + coupled * old;
           const P mean = beta1 * static_cast<P>(m[j]) + rest1 * gradient;
@@ -207,7 +208,8 @@ class LazyAdam {
     const at::Tensor& rate = state.lr.on(weight.device(), options_.lr);
     const at::ScalarType type = state.exp_avg.scalar_type();
     const at::Tensor zero = at::zeros({}, step.values.options());
-    const at::Tensor old = weight.index_select(0, step.rows).to(type), mean = state.exp_avg.index_select(0, step.rows), square = state.exp_avg_sq.index_select(0, step.rows);
+    const at::Tensor old = weight.index_select(0, step.rows).to(type), mean = state.exp_avg.index_select(0, step.rows),
+                     square = state.exp_avg_sq.index_select(0, step.rows);
     const at::Tensor gradient = options_.decoupled_weight_decay || options_.weight_decay == 0 ? step.values : step.values.add(old, options_.weight_decay);
     const at::Tensor mean_change = at::where(step.mask, gradient.sub(mean).mul_(1 - options_.beta1), zero);
     const at::Tensor square_change = at::where(step.mask, gradient.square().sub_(square).mul_(1 - options_.beta2), zero);
@@ -221,7 +223,8 @@ class LazyAdam {
     }
     t = t.to(at::kDouble);
     const at::Tensor unbias1 = at::pow(options_.beta1, t).neg_().add_(1), unbias2 = at::pow(options_.beta2, t).neg_().add_(1).sqrt_();
-    at::Tensor change = mean.add(mean_change).div_(square.add(square_change).sqrt_().div_(unbias2.to(type)).add_(options_.eps)).mul_(rate.div(unbias1).to(type));
+    at::Tensor change =
+        mean.add(mean_change).div_(square.add(square_change).sqrt_().div_(unbias2.to(type)).add_(options_.eps)).mul_(rate.div(unbias1).to(type));
     if (options_.decoupled_weight_decay && options_.weight_decay > 0) change = change.add_(old.mul(rate.mul(options_.weight_decay).to(type)));
     weight.index_add_(0, step.rows, at::where(step.mask, change, zero).neg_().to(weight.scalar_type()));
   }

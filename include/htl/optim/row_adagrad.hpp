@@ -119,13 +119,13 @@ class RowAdagrad {
       for (int64_t i = begin; i < end; ++i) {
         if (i + detail::kRowsAhead < end) {
           const int64_t ahead = rows[i + detail::kRowsAhead];
-          detail::prefetch(weight + ahead * stride);
-          detail::prefetch(accumulator + ahead * width);
+          detail::prefetch(weight + ahead * stride, d);
+          detail::prefetch(accumulator + ahead * width, width);
         }
         if (rows[i] == step.padding) continue;
-        const S* const g = values + i * d;
-        W* const w = weight + rows[i] * stride;
-        S* const a = accumulator + rows[i] * width;
+        const S* const __restrict g = values + i * d;
+        W* const __restrict w = weight + rows[i] * stride;
+        S* const __restrict a = accumulator + rows[i] * width;
         if (!options_.elementwise) {
           P sum = 0;
           for (int64_t j = 0; j < d; ++j) {

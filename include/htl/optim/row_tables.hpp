@@ -34,7 +34,7 @@ class RowTables {
   }
   /// @brief The tables of a module and of every module below it, or of an owner that is no module.
   template <class Owner>
-    requires std::derived_from<Owner, torch::nn::Module> || std::derived_from<Owner, RowTableOwner>
+    requires(std::derived_from<Owner, torch::nn::Module> || std::derived_from<Owner, RowTableOwner>)
   RowTables(const Owner& owner) {  // NOLINT(google-explicit-constructor)
     if (const auto* tables = dynamic_cast<const RowTableOwner*>(&owner)) add_all(tables->row_tables());
     if constexpr (std::derived_from<Owner, torch::nn::Module>) {
@@ -45,7 +45,8 @@ class RowTables {
   }
   /// @brief The tables of a module in its holder.
   template <class Impl>
-  RowTables(const torch::nn::ModuleHolder<Impl>& holder) : RowTables(pointee(holder.is_empty() ? nullptr : holder.ptr())) {}  // NOLINT(google-explicit-constructor)
+  RowTables(const torch::nn::ModuleHolder<Impl>& holder)  // NOLINT(google-explicit-constructor)
+      : RowTables(pointee(holder.is_empty() ? nullptr : holder.ptr())) {}
   /// @brief The tables of a module by pointer.
   template <std::derived_from<torch::nn::Module> Impl>
   RowTables(const std::shared_ptr<Impl>& module) : RowTables(pointee(module)) {}  // NOLINT(google-explicit-constructor)

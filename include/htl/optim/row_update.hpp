@@ -3,10 +3,10 @@
 /// @brief What the row optimizers share: the check of a row gradient, state that costs memory only where it is touched, and element types.
 #pragma once
 
+#include <htl/embedding/row_memory.hpp>
 #include <htl/optim/row_tables.hpp>
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
@@ -14,7 +14,6 @@
 #include <c10/util/Half.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -27,26 +26,19 @@ inline constexpr int64_t kRowGrain = 1024;
 /// How many rows ahead of the loop the memory of a row is asked for.
 inline constexpr int64_t kRowsAhead = 12;
 
-/// @brief Asks for the memory at an address, to be written soon.
-inline void prefetch(const void* address) {
+/// @brief Asks for the memory of a few numbers, to be written soon: the cache lines of the first and of the last.
+template <class T>
+void prefetch(const T* numbers, int64_t count) {
 #if defined(__GNUC__) || defined(__clang__)
-  __builtin_prefetch(address, 1);
+  __builtin_prefetch(numbers, 1);
+  __builtin_prefetch(reinterpret_cast<const char*>(numbers + count) - 1, 1);
 #else
-  (void)address;
+  (void)numbers, (void)count;
 #endif
 }
 
 /// @brief The element type of an optimizer's state: float64 for float64 weights, else float32.
 inline at::ScalarType state_type(const at::Tensor& weight) { return weight.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
-/// @brief Zeros. On the CPU the pages come from the operating system when they are touched first, so a table of any size costs nothing here.
-inline at::Tensor zeros_on_touch(at::IntArrayRef sizes, at::ScalarType type, const at::Device& device) {
-  const auto options = at::TensorOptions().dtype(type).device(device);
-  if (!device.is_cpu() || c10::multiply_integers(sizes) == 0) return at::zeros(sizes, options);
-  void* memory = std::calloc(static_cast<size_t>(c10::multiply_integers(sizes)), c10::elementSize(type));
-  HTL_CHECK_STATE(memory != nullptr, "htl: no memory for optimizer state of shape ", sizes, " in ", type);
-  return at::from_blob(memory, sizes, [](void* pointer) { std::free(pointer); }, options);
-}
 
 /// @brief Checks the numbers that all optimizers have.
 inline void check_rate_eps_decay(std::string_view who, double lr, double eps, double weight_decay) {
@@ -81,8 +73,9 @@ inline void check_table(std::string_view who, const RowTable& table) {
 
 /// @brief Checks one tensor of a table's state; brings it to the weight's device if the table has moved, and makes it contiguous if loading didn't.
 inline void check_state(std::string_view who, const RowTable& table, const char* what, at::Tensor& state, at::IntArrayRef sizes) {
-  HTL_CHECK_STATE(state.defined() && state.sizes() == sizes, who, ": ", what, " of table \"", table.name(), "\" has shape ", shape_of(state), ", expected ", sizes,
-                  " for a weight of shape ", shape_of(table.weight()), "; the table's shape must not change after the optimizer is made, nor the state's on loading");
+  HTL_CHECK_STATE(state.defined() && state.sizes() == sizes, who, ": ", what, " of table \"", table.name(), "\" has shape ", shape_of(state), ", expected ",
+                  sizes, " for a weight of shape ", shape_of(table.weight()),
+                  "; the table's shape must not change after the optimizer is made, nor the state's on loading");
   if (state.device() != table.weight().device()) state = state.to(table.weight().device());
   if (!state.is_contiguous()) state = state.contiguous();
 }

@@ -3,6 +3,7 @@
 /// @brief WeightAverage: exponential or stochastic averages of dense parameters and of row tables, at the cost of touched rows.
 #pragma once
 
+#include <htl/optim/move_towards.hpp>
 #include <htl/optim/row_update.hpp>
 
 #include <ATen/ops/where.h>
@@ -29,8 +30,8 @@ struct WeightAverageOptions {
 ///
 /// Samples are the weights after start, start + every, … steps (0 steps: the initial weights); the average is *exactly* that of the dense definition, for
 /// table rows too, although a step costs only its touched rows: a row that hasn't been touched since sample `k` had one value w in all later samples,
-/// so at sample n it is `A = A_k + p·(w − A_k)`, p = 1 − decay^(n−k), or 1 − k/n for the mean. That is done when the row is touched next, and for the rest in apply().
-/// Exponential: Polyak and Juditsky (1992), with the initial weights as its first value; mean: Izmailov et al., SWA (UAI 2018).
+/// so at sample n it is `A = A_k + p·(w − A_k)`, p = 1 − decay^(n−k), or 1 − k/n for the mean. That is done when the row is touched next, and for the rest in
+/// apply(). Exponential: Polyak and Juditsky (1992), with the initial weights as its first value; mean: Izmailov et al., SWA (UAI 2018).
 ///
 /// *Contract*: call update() once a step, after backward and **before** the optimizers' step(), which changes the weights and clears the row gradients.
 /// *State*: average in float32 (float64 for float64 weights) and int32 sample numbers a row, whose memory is taken as rows are touched; step (int64).
@@ -78,7 +79,8 @@ class WeightAverage {
     for (const RowTable& table : tables_) {
       detail::check_table(kWho, table);
       device = table.weight().device();
-      rows_.push_back({detail::zeros_on_touch({table.rows(), table.dim()}, detail::state_type(table.weight()), device), detail::zeros_on_touch({table.rows()}, at::kInt, device)});
+      rows_.push_back({detail::zeros_on_touch({table.rows(), table.dim()}, detail::state_type(table.weight()), device),
+                       detail::zeros_on_touch({table.rows()}, at::kInt, device)});
     }
     step_ = at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device));
     sampled_ = at::zeros({}, at::TensorOptions().dtype(at::kLong).device(device));
@@ -144,7 +146,6 @@ class WeightAverage {
 
  private:
   static constexpr const char* kWho = "htl::WeightAverage";
-  static constexpr int64_t kPiece = 16384;
   static constexpr int64_t kAdvances = 1024;
   struct Rows {
     at::Tensor average;  // [R, d] as of sample `sample`
@@ -172,7 +173,8 @@ class WeightAverage {
   void follow_device() {
     const at::Device device = tables_.empty() ? parameters_[0].device() : tables_[0].weight().device();
     for (at::Tensor* counter : {&step_, &sampled_}) {
-      HTL_CHECK_STATE(counter->scalar_type() == at::kLong && counter->dim() == 0, kWho, ": expected int64 scalars step and sampled, got a loaded state with others");
+      HTL_CHECK_STATE(counter->scalar_type() == at::kLong && counter->dim() == 0, kWho,
+                      ": expected int64 scalars step and sampled, got a loaded state with others");
       if (counter->device() != device) *counter = counter->to(device);
     }
     for (size_t i = 0; i < tables_.size(); ++i) {
@@ -188,49 +190,10 @@ class WeightAverage {
 
   void settle_dense(const at::Tensor& samples) {
     if (samples.is_cpu() && samples.const_data_ptr<int64_t>()[0] == sampled_.const_data_ptr<int64_t>()[0]) return;
-    if (!settle_by_loop(samples)) {
-      const at::Tensor part = advance(sampled_, samples);
-      for (size_t i = 0; i < parameters_.size(); ++i) {
-        averages_[i].add_(parameters_[i].to(averages_[i].scalar_type()).sub(averages_[i]).mul_(part.to(averages_[i].device())));
-      }
-    }
+    const bool done = samples.is_cpu() && detail::move_towards_by_loop(averages_, parameters_,
+                                                                       advance(sampled_.const_data_ptr<int64_t>()[0], samples.const_data_ptr<int64_t>()[0]));
+    if (!done) detail::move_towards(averages_, parameters_, advance(sampled_, samples));
     sampled_.copy_(samples);
-  }
-
-  // One parallel loop over all parameters; false unless all are float32 or float64 memory on the CPU.
-  bool settle_by_loop(const at::Tensor& samples) {
-    struct Piece {
-      const void* weight;
-      void* average;
-      int64_t size;
-      bool is_double;
-    };
-    std::vector<Piece> pieces;
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const at::Tensor &weight = parameters_[i], &average = averages_[i];
-      if (!weight.is_cpu() || !samples.is_cpu() || !weight.is_contiguous() || !average.is_contiguous() || weight.scalar_type() != average.scalar_type()) return false;
-      const int64_t width = weight.scalar_type() == at::kDouble ? 8 : 4;
-      for (int64_t begin = 0; begin < weight.numel(); begin += kPiece) {
-        pieces.push_back({static_cast<const char*>(weight.const_data_ptr()) + begin * width, static_cast<char*>(average.mutable_data_ptr()) + begin * width,
-                          std::min(kPiece, weight.numel() - begin), width == 8});
-      }
-    }
-    const double part = advance(sampled_.const_data_ptr<int64_t>()[0], samples.const_data_ptr<int64_t>()[0]);
-    const auto move = [part]<class T>(const T* weight, T* average, int64_t size) {
-      const T narrow = static_cast<T>(part);
-      for (int64_t j = 0; j < size; ++j) average[j] += narrow * (weight[j] - average[j]);
-    };
-    at::parallel_for(0, static_cast<int64_t>(pieces.size()), 4, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Piece& piece = pieces[static_cast<size_t>(i)];
-        if (piece.is_double) {
-          move(static_cast<const double*>(piece.weight), static_cast<double*>(piece.average), piece.size);
-        } else {
-          move(static_cast<const float*>(piece.weight), static_cast<float*>(piece.average), piece.size);
-        }
-      }
-    });
-    return true;
   }
 
   void settle_touched(size_t i, const at::Tensor& samples) {
@@ -244,7 +207,8 @@ class WeightAverage {
         each_row<W, S>(table, rows, step.rows.size(0), step.rows.const_data_ptr<int64_t>(), [&](const W* w, S* average, int32_t& sample) {
           using P = detail::Wider<W, S>;
           const P part = static_cast<P>(advance(sample, now));
-          for (int64_t j = 0; j < table.dim(); ++j) average[j] = static_cast<S>(static_cast<P>(average[j]) + part * (static_cast<P>(w[j]) - static_cast<P>(average[j])));
+          for (int64_t j = 0; j < table.dim(); ++j)
+            average[j] = static_cast<S>(static_cast<P>(average[j]) + part * (static_cast<P>(w[j]) - static_cast<P>(average[j])));
           sample = static_cast<int32_t>(now);
         });
       });
@@ -268,9 +232,9 @@ class WeightAverage {
       for (int64_t i = begin; i < end; ++i) {
         if (rows && i + detail::kRowsAhead < end) {
           const int64_t ahead = rows[i + detail::kRowsAhead];
-          detail::prefetch(weight + ahead * stride);
-          detail::prefetch(average + ahead * d);
-          detail::prefetch(sample + ahead);
+          detail::prefetch(weight + ahead * stride, d);
+          detail::prefetch(average + ahead * d, d);
+          detail::prefetch(sample + ahead, 1);
         }
         const int64_t row = rows ? rows[i] : i;
         f(weight + row * stride, average + row * d, sample[row]);

@@ -281,6 +281,10 @@ TEST(Number, AgreesWithTheCLibraryBitForBit) {
     const bool is_number = !digits.empty() && digits[0] != 'e' && !digits.starts_with(".e") && digits != ".";
     double value = 12345.0;
     ASSERT_EQ(htl::parse_number(text, value), is_number) << text;
+    const std::string padded = text + "0123456789abcdef";
+    double same = 12345.0;
+    ASSERT_EQ(htl::parse_padded_number(std::string_view(padded).substr(0, text.size()), same), is_number) << text;
+    ASSERT_EQ(std::memcmp(&value, &same, sizeof value), 0) << text;
     if (!is_number) {
       ASSERT_EQ(value, 12345.0);
       continue;
@@ -290,11 +294,27 @@ TEST(Number, AgreesWithTheCLibraryBitForBit) {
   }
 }
 
+TEST(Number, EveryByteAmongDigitsIsSeen) {
+  for (size_t size = 1; size <= 16; ++size)
+    for (size_t at = 0; at < size; ++at)
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string text(size, '7');
+        text[at] = static_cast<char>(byte);
+        double plain = 1.0, padded = 1.0;
+        const bool is_number = htl::parse_number(text, plain);
+        const std::string more = text + "0000000000000000";
+        ASSERT_EQ(htl::parse_padded_number(std::string_view(more).substr(0, size), padded), is_number) << text;
+        ASSERT_EQ(plain, padded) << text;
+      }
+}
+
 TEST(Number, RefusesWhatIsNotOne) {
   double value = 0.0;
   for (const char* text : {"",    " ",   "-",    "+",   ".",   "e5",   "1e",    "1x",  "x1",    "--1", "+-1",
                            "-+1", "1 2", "0x10", "inf", "nan", "-inf", "1e999", "1,5", "1.2.3", "١",   "12345678901234567890x"})
-    EXPECT_FALSE(htl::parse_number(text, value)) << text;
+    EXPECT_FALSE(htl::parse_number(text, value) ||
+                 htl::parse_padded_number(std::string_view((std::string(text) + std::string(16, '7')).data(), std::strlen(text)), value))
+        << text;
   for (const char* text : {" 7 ", "+7", "7.", "07", "\t7", "7e0", "0.7e1", "00000000000000000000007"}) {
     ASSERT_TRUE(htl::parse_number(text, value)) << text;
     EXPECT_EQ(value, 7.0) << text;

@@ -23,8 +23,8 @@ namespace htlnet {
 
 /// @brief Choices of load_csv() that stand above the schema.
 struct CsvDatasetOptions {
-  std::optional<int64_t> min_count = {};        ///< instead of the schema's
-  const htl::FeatureMap* features = nullptr;    ///< a fitted map to use instead of fitting one; training and validation rows may then be missing
+  std::optional<int64_t> min_count = {};      ///< instead of the schema's
+  const htl::FeatureMap* features = nullptr;  ///< a fitted map to use instead of fitting one; training and validation rows may then be missing
 };
 
 /// @brief Reads the rows of a directory, or of one file.
@@ -40,14 +40,14 @@ inline constexpr std::array<const char*, 3> split_names = {"training", "validati
 
 // The rows of one part while they are read.
 struct Rows {
-  Chunks<int32_t> codes;                  // of all fields, row by row
-  Chunks<int64_t> ends;                   // with multi-valued fields: where each field's codes end
+  Chunks<int32_t> codes;  // of all fields, row by row
+  Chunks<int64_t> ends;   // with multi-valued fields: where each field's codes end
   Chunks<float> numeric;
   struct Column {
     Chunks<float> value, weight;
     Chunks<int64_t> class_index;
     Chunks<bool> observed;
-    bool masked = false;                  // whether any row was not observed
+    bool masked = false;  // whether any row was not observed
   };
   std::vector<Column> labels;
   std::vector<Chunks<float>> context;
@@ -154,7 +154,8 @@ class Reader {
       for (int s = 0; s < 3; ++s) {
         if (!schema_.split[static_cast<size_t>(s)].contains(reader[column])) continue;
         HTL_CHECK(part < 0, "htlnet: \"", schema_.path, "\": the value \"", reader[column], "\" of the split column \"", schema_.split_column, "\" belongs to ",
-                  split_names[static_cast<size_t>(std::max(part, 0))], " and ", split_names[static_cast<size_t>(s)], " rows; the parts of [split] must not overlap");
+                  split_names[static_cast<size_t>(std::max(part, 0))], " and ", split_names[static_cast<size_t>(s)],
+                  " rows; the parts of [split] must not overlap");
         part = s;
       }
       split_parts_.push_back(part);
@@ -165,25 +166,24 @@ class Reader {
   void add(const htl::CsvReader& reader, const Columns& columns, Rows& rows) {
     if (schema_.split_column.empty()) ++rows_read_;
     ++rows.count;
-    for (size_t f = 0; f < fields_.size(); ++f) {
-      try {
-        if (is_short_) {
-          rows.codes.push_back(fields_[f].encode(reader[columns.fields[f]]));
-          continue;
-        }
-        scratch_.clear();
-        fields_[f].append_codes(reader[columns.fields[f]], scratch_);
-      } catch (const c10::ValueError&) {
-        reader.fail(columns.fields[f], "a number or nothing");
-      }
-      for (const int32_t code : scratch_) rows.codes.push_back(code);
-      rows.ends.push_back(static_cast<int64_t>(rows.codes.size()));
-    }
-    for (const size_t column : columns.numeric) {
+    const auto number = [&](size_t column) {
       double value = std::numeric_limits<double>::quiet_NaN();
-      if (!htl::parse_number(reader[column], value) && !htl::is_missing(reader[column])) reader.fail(column, "a number or nothing");
-      rows.numeric.push_back(static_cast<float>(value));
+      if (!reader.number_or_other(column, value) && !htl::is_missing(reader[column])) reader.fail(column, "a number or nothing");
+      return value;
+    };
+    for (size_t f = 0; f < fields_.size(); ++f) {
+      const size_t column = columns.fields[f];
+      const htl::FieldKind kind = fields_[f].plan().kind;
+      if (kind == htl::FieldKind::multi_valued) {
+        scratch_.clear();
+        fields_[f].append_codes(reader[column], scratch_);
+        for (const int32_t code : scratch_) rows.codes.push_back(code);
+      } else {
+        rows.codes.push_back(kind == htl::FieldKind::bucketised ? htl::FieldCounter::encode_number(number(column)) : fields_[f].encode(reader[column]));
+      }
+      if (!is_short_) rows.ends.push_back(static_cast<int64_t>(rows.codes.size()));
     }
+    for (const size_t column : columns.numeric) rows.numeric.push_back(static_cast<float>(number(column)));
     for (size_t t = 0; t < schema_.tasks.size(); ++t) add_label(reader, columns, t, rows.labels[t]);
     for (size_t c = 0; c < context_.size(); ++c) rows.context[c].push_back(static_cast<float>(reader.number(columns.context[c])));
     for (size_t g = 0; g < columns.groups.size(); ++g) rows.groups[g].push_back(group_texts_[g].add(reader[columns.groups[g]]));
@@ -224,27 +224,33 @@ class Reader {
       std::vector<std::string> names, known;
       for (const htl::FieldCounter& field : fields_) names.push_back(field.plan().name);
       for (const htl::FeatureMap::Numeric& column : options_.features->numeric()) known.push_back(column.name);
-      HTL_CHECK(names == options_.features->names() && known == schema_.numeric, "htlnet: the schema \"", schema_.path, "\" has the fields ", htl::quoted(names),
-                " and the numeric columns ", htl::quoted(schema_.numeric), "; the feature map has ", htl::quoted(options_.features->names()), " and ",
-                htl::quoted(known));
+      HTL_CHECK(names == options_.features->names() && known == schema_.numeric, "htlnet: the schema \"", schema_.path, "\" has the fields ",
+                htl::quoted(names), " and the numeric columns ", htl::quoted(schema_.numeric), "; the feature map has ",
+                htl::quoted(options_.features->names()), " and ", htl::quoted(known));
       return *options_.features;
     }
     const int32_t* const from = codes.const_data_ptr<int32_t>();
     const int64_t* const ends = is_short_ ? nullptr : ends_[0].const_data_ptr<int64_t>();
     const int64_t width = static_cast<int64_t>(fields_.size());
     std::vector<htl::FeatureMap::Field> fields;
-    for (int64_t f = 0; f < width; ++f) {  // field by field, so that the numbers of one bucketised field are held at a time
-      htl::FieldCounter& field = fields_[static_cast<size_t>(f)];
-      for (int64_t i = f; i < training * width; i += width)
-        for (int64_t at = ends ? ends[i] : i; at < (ends ? ends[i + 1] : i + 1); ++at) field.count(from[at]);
-      fields.push_back(field.fit());
+    const auto count = [&](int64_t row, int64_t f) {
+      const int64_t i = row * width + f;
+      for (int64_t at = ends ? ends[i] : i; at < (ends ? ends[i + 1] : i + 1); ++at) fields_[static_cast<size_t>(f)].count(from[at]);
+    };
+    const auto is_number = [&](int64_t f) { return fields_[static_cast<size_t>(f)].plan().kind == htl::FieldKind::bucketised; };
+    for (int64_t row = 0; row < training; ++row)
+      for (int64_t f = 0; f < width; ++f)
+        if (!is_number(f)) count(row, f);
+    for (int64_t f = 0; f < width; ++f) {
+      for (int64_t row = 0; row < training && is_number(f); ++row) count(row, f);  // the numbers of one field are held at a time
+      fields.push_back(fields_[static_cast<size_t>(f)].fit());
     }
     std::vector<htl::FeatureMap::Numeric> columns;
-    const int64_t count = static_cast<int64_t>(schema_.numeric.size());
-    for (int64_t c = 0; c < count; ++c) {
+    const int64_t numbers = static_cast<int64_t>(schema_.numeric.size());
+    for (int64_t c = 0; c < numbers; ++c) {
       double sum = 0.0, known = 0.0;
       for (int64_t i = 0; i < training; ++i) {
-        const float value = numeric.const_data_ptr<float>()[i * count + c];
+        const float value = numeric.const_data_ptr<float>()[i * numbers + c];
         if (std::isnan(value)) continue;
         sum += static_cast<double>(value);
         known += 1.0;

@@ -61,8 +61,8 @@ namespace htlnet {
 
 /// @brief Which values of the split's column belong to one part.
 struct SplitRule {
-  std::vector<std::string> values;                              ///< exactly these
-  std::optional<std::pair<std::string, std::string>> range;     ///< or all from the first to the second, by value if both are numbers, else by bytes
+  std::vector<std::string> values;                           ///< exactly these
+  std::optional<std::pair<std::string, std::string>> range;  ///< or all from the first to the second, by value if both are numbers, else by bytes
   /// @brief Whether a text belongs to it.
   bool contains(std::string_view text) const {
     if (!range) return std::find(values.begin(), values.end(), text) != values.end();
@@ -76,17 +76,17 @@ struct SplitRule {
 
 /// @brief All that a schema file says; the comment of this file shows one.
 struct CsvSchema {
-  std::string path;                      ///< of the schema, for sentences
-  char separator = ',';                  ///< between columns
-  std::vector<std::string> files;        ///< names in the data directory; empty = all
-  std::vector<std::string> groups;       ///< columns by which metrics are grouped
-  std::vector<htl::FieldPlan> fields;    ///< what becomes ids
-  std::vector<std::string> numeric;      ///< what stays a number
-  std::vector<htl::TaskSpec> tasks;      ///< in order
+  std::string path;                        ///< of the schema, for sentences
+  char separator = ',';                    ///< between columns
+  std::vector<std::string> files;          ///< names in the data directory; empty = all
+  std::vector<std::string> groups;         ///< columns by which metrics are grouped
+  std::vector<htl::FieldPlan> fields;      ///< what becomes ids
+  std::vector<std::string> numeric;        ///< what stays a number
+  std::vector<htl::TaskSpec> tasks;        ///< in order
   std::vector<std::string> label_columns;  ///< of each task
-  std::string split_column;              ///< empty = by fractions
-  std::array<SplitRule, 3> split;        ///< training, validation, test
-  std::array<double, 3> fractions = {};  ///< of the rows, in file order; without a split column
+  std::string split_column;                ///< empty = by fractions
+  std::array<SplitRule, 3> split;          ///< training, validation, test
+  std::array<double, 3> fractions = {};    ///< of the rows, in file order; without a split column
 
   /// @brief Reads a schema file.
   /// @throws c10::ValueError naming file and line: not TOML, an unknown key (with the nearest one), a value of the wrong kind, a label among the features
@@ -148,8 +148,8 @@ class SchemaTable {
   /// @brief One character.
   char character(const toml::node& node, const std::string& key) const {
     const std::string text = text_of(node, key);
-    HTL_CHECK(text.size() == 1 && text[0] != '\n' && text[0] != '\r' && text[0] != '\0', where(node), "expected one character as the separator of ", key, " in ",
-              name_, ", got ", shown(node));
+    HTL_CHECK(text.size() == 1 && text[0] != '\n' && text[0] != '\r' && text[0] != '\0', where(node), "expected one character as the separator of ", key,
+              " in ", name_, ", got ", shown(node));
     return text[0];
   }
   std::string text_of(const toml::node& node, const std::string& key) const {
@@ -189,8 +189,9 @@ class SchemaTable {
 };
 
 inline htl::TaskSpec read_task(const toml::table& table, const std::string& path, size_t position, std::string& label_column) {
-  const SchemaTable task(table, path, "[[task]] number " + std::to_string(position + 1),
-                         {"name", "kind", "column", "classes", "after", "core", "transform", "observed_when", "mask_column", "weight_column", "weight", "context"});
+  const SchemaTable task(
+      table, path, "[[task]] number " + std::to_string(position + 1),
+      {"name", "kind", "column", "classes", "after", "core", "transform", "observed_when", "mask_column", "weight_column", "weight", "context"});
   const std::string name = task.required_text("name"), kind = task.required_text("kind");
   const std::vector<std::string> kinds = {"binary", "multiclass", "regression"};
   HTL_CHECK(std::find(kinds.begin(), kinds.end(), kind) != kinds.end(), task.where(*task.find("kind")), "unknown kind \"", kind, "\" of task \"", name,
@@ -199,11 +200,17 @@ inline htl::TaskSpec read_task(const toml::table& table, const std::string& path
             kind == "multiclass" ? "classes, their number" : "no classes");
   label_column = task.text("column", name);
   try {
-    htl::TaskSpec spec = kind == "binary" ? htl::binary(name) : kind == "regression" ? htl::regression(name) : htl::multiclass(name, task.whole("classes", 2, 2));
+    htl::TaskSpec spec = kind == "binary"       ? htl::binary(name)
+                         : kind == "regression" ? htl::regression(name)
+                                                : htl::multiclass(name, task.whole("classes", 2, 2));
     if (task.find("after")) spec = spec.after(task.texts("after"));
     if (task.find("transform")) spec = spec.transform(htl::label_transform(task.text("transform")));
-    return spec.core(task.flag("core")).observed_when(task.text("observed_when")).mask_column(task.text("mask_column"))
-        .weight_column(task.text("weight_column")).weight(task.number("weight", 1.0)).context(task.texts("context"));
+    return spec.core(task.flag("core"))
+        .observed_when(task.text("observed_when"))
+        .mask_column(task.text("mask_column"))
+        .weight_column(task.text("weight_column"))
+        .weight(task.number("weight", 1.0))
+        .context(task.texts("context"));
   } catch (const c10::Error& error) {
     const std::string sentence = error.what_without_backtrace();
     HTL_CHECK(false, sentence.starts_with("htlnet:") ? "" : task.where(table), sentence);

@@ -25,11 +25,11 @@ namespace htlnet {
 
 /// @brief Choices of load_kuairand().
 struct KuaiRandOptions {
-  int64_t min_count = 1;                   ///< a value in fewer training rows shares the field's id 0
-  int64_t buckets = 32;                    ///< quantile buckets of each of the five bucketised columns
-  std::string core_transform = "z_score";  ///< of watch time: none, z_score, log1p
-  bool tag_bags = false;                   ///< each of a video's tags an id of its own (long form); otherwise the whole combination is one value
-  const htl::FeatureMap* features = nullptr;    ///< a fitted map to use instead of fitting one; training and validation days may then be empty
+  int64_t min_count = 1;                      ///< a value in fewer training rows shares the field's id 0
+  int64_t buckets = 32;                       ///< quantile buckets of each of the five bucketised columns
+  std::string core_transform = "z_score";     ///< of watch time: none, z_score, log1p
+  bool tag_bags = false;                      ///< each of a video's tags an id of its own (long form); otherwise the whole combination is one value
+  const htl::FeatureMap* features = nullptr;  ///< a fitted map to use instead of fitting one; training and validation days may then be empty
 };
 
 /// @brief The tasks: click → long_view → watch_time (core, seconds), as a full chain; watch_time names the context column "duration" (seconds).
@@ -49,11 +49,12 @@ inline htl::TaskSet kuairand_tasks(const std::string& core_transform = "z_score"
 /// @param test_dates the same; empty = no test rows
 /// @param options see there
 inline Dataset load_kuairand(const std::string& directory, const std::string& train_dates, const std::string& valid_dates, const std::string& test_dates,
-                      const KuaiRandOptions& options = {});
+                             const KuaiRandOptions& options = {});
 
 namespace kuairand {
 
-inline constexpr std::array<std::string_view, 5> bucketised_columns = {"follow_user_num", "fans_user_num", "friend_user_num", "register_days", "video_duration"};
+inline constexpr std::array<std::string_view, 5> bucketised_columns = {"follow_user_num", "fans_user_num", "friend_user_num", "register_days",
+                                                                       "video_duration"};
 inline constexpr std::array<std::string_view, 7> video_columns = {"author_id", "video_type", "upload_type", "video_duration", "music_id", "music_type", "tag"};
 inline constexpr std::array<std::string_view, 4> context_fields = {"weekday", "hour", "tab", "is_rand"};
 inline constexpr std::array<std::string_view, 3> split_names = {"training", "validation", "test"};
@@ -72,8 +73,8 @@ inline htl::FieldCounter counter(std::string_view name, const KuaiRandOptions& o
 // A feature file: one entity a row. A key's code − 1 is the entity's position; keys that only the logs know have no features.
 struct Entities {
   std::vector<htl::FieldCounter> fields;  // the key's, then the columns'
-  std::vector<int32_t> ids;          // of all columns, entity by entity: provisional codes until resolve()
-  std::vector<size_t> ends = {0};    // where each column's ids begin, and at last where all end
+  std::vector<int32_t> ids;               // of all columns, entity by entity: provisional codes until resolve()
+  std::vector<size_t> ends = {0};         // where each column's ids begin, and at last where all end
   size_t size = 0;
 
   size_t columns() const { return fields.size() - 1; }
@@ -98,7 +99,7 @@ struct Entities {
 
 // `wanted` empty = all columns but the key.
 inline Entities read_entities(const std::string& directory, const std::string& stem, std::string_view key, std::span<const std::string_view> wanted,
-                       const KuaiRandOptions& options) {
+                              const KuaiRandOptions& options) {
   htl::CsvReader reader(csv_files(directory, stem).front());
   const size_t key_column = reader.column(key);
   std::vector<size_t> columns;
@@ -177,21 +178,25 @@ struct Rows {
 class Reader {
  public:
   Reader(std::string directory, const std::array<std::optional<DateRange>, 3>& splits, const KuaiRandOptions& options)
-      : directory_(std::move(directory)), options_(options), splits_(splits), users_(read_entities(directory_, "user_features_pure", "user_id", {}, options)),
+      : directory_(std::move(directory)),
+        options_(options),
+        splits_(splits),
+        users_(read_entities(directory_, "user_features_pure", "user_id", {}, options)),
         videos_(read_entities(directory_, "video_features_basic_pure", "video_id", video_columns, options)) {
     HTL_CHECK(users_.columns() == user_columns, "htlnet: expected user_id and ", user_columns, " more columns in user_features_pure of \"", directory_,
               "\", got ", users_.columns());
     for (const std::string_view name : context_fields) context_.push_back(counter(name, options));
     for (const std::string& path : csv_files(directory_, "log_standard_")) read_log(path);
     for (size_t s = 0; s < 3; ++s)
-      HTL_CHECK(!splits_[s] || rows_[s].click.size() > 0, "htlnet: expected ", split_names[s], " rows of the days ", splits_[s]->first, " to ", splits_[s]->last,
-                ", found none; the logs in \"", directory_, "\" hold days from ", first_day_, " to ", last_day_);
+      HTL_CHECK(!splits_[s] || rows_[s].click.size() > 0, "htlnet: expected ", split_names[s], " rows of the days ", splits_[s]->first, " to ",
+                splits_[s]->last, ", found none; the logs in \"", directory_, "\" hold days from ", first_day_, " to ", last_day_);
   }
 
   Dataset finish() {
     Dataset data{fit(), kuairand_tasks(options_.core_transform), {}, {}, {}, {}};
     data.groups.set("user", users_.fields[0].texts()).set("tab", context_[2].texts());
-    for (const auto& [to, rows] : {std::pair<htl::TableData*, Rows*>{&data.train, &rows_[0]}, {&data.valid, &rows_[1]}, {&data.test, &rows_[2]}}) *to = table(*rows);
+    for (const auto& [to, rows] : {std::pair<htl::TableData*, Rows*>{&data.train, &rows_[0]}, {&data.valid, &rows_[1]}, {&data.test, &rows_[2]}})
+      *to = table(*rows);
     return data;
   }
 
@@ -238,7 +243,8 @@ class Reader {
   }
 
   htl::FeatureMap fit() {
-    std::vector<int64_t> user_times(static_cast<size_t>(users_.fields[0].distinct()) + 1, 0), video_times(static_cast<size_t>(videos_.fields[0].distinct()) + 1, 0);
+    std::vector<int64_t> user_times(static_cast<size_t>(users_.fields[0].distinct()) + 1, 0),
+        video_times(static_cast<size_t>(videos_.fields[0].distinct()) + 1, 0);
     const Rows& train = rows_[0];
     for (size_t i = 0; i < train.click.size(); ++i) {
       ++user_times[static_cast<size_t>(train.user[i])];
@@ -329,15 +335,15 @@ inline htl::TaskSet kuairand_tasks(const std::string& core_transform) {
 }
 
 inline Dataset load_kuairand(const std::string& directory, const std::string& train_dates, const std::string& valid_dates, const std::string& test_dates,
-                      const KuaiRandOptions& options) {
+                             const KuaiRandOptions& options) {
   const std::array<std::string, 3> texts = {train_dates, valid_dates, test_dates};
   std::array<std::optional<DateRange>, 3> splits;
   for (size_t s = 0; s < 3; ++s) {
     if (texts[s].empty()) continue;
     splits[s] = DateRange::parse(texts[s]);
     for (size_t before = 0; before < s; ++before)
-      HTL_CHECK(!splits[before] || splits[before]->last < splits[s]->first || splits[s]->last < splits[before]->first, "htlnet: the ", kuairand::split_names[before],
-                " days ", texts[before], " and the ", kuairand::split_names[s], " days ", texts[s], " overlap");
+      HTL_CHECK(!splits[before] || splits[before]->last < splits[s]->first || splits[s]->last < splits[before]->first, "htlnet: the ",
+                kuairand::split_names[before], " days ", texts[before], " and the ", kuairand::split_names[s], " days ", texts[s], " overlap");
   }
   HTL_CHECK(splits[0] || options.features, "htlnet: expected training days, got none; only with a fitted feature map can there be none");
   HTL_CHECK(splits[0] || splits[1] || splits[2], "htlnet: expected the days of at least one split, got none");

@@ -110,7 +110,7 @@ class BatchLoader {
     std::mutex mutex;
     std::condition_variable changed;
     bool wanted = false, stopping = false;
-    BatchLoaderState at;                  // which batch is being made, or lies ready
+    BatchLoaderState at;  // which batch is being made, or lies ready
     std::optional<Batch> ready;
     std::exception_ptr error;
     std::thread thread;
@@ -128,7 +128,7 @@ class BatchLoader {
   BatchLoaderOptions options_;
   BatchLoaderState state_;
   std::optional<Batch> current_;
-  std::vector<int64_t> order_;            // of (order_seed_, order_epoch_); read by whoever makes batches
+  std::vector<int64_t> order_;  // of (order_seed_, order_epoch_); read by whoever makes batches
   at::Tensor device_order_;
   uint64_t order_seed_ = 0;
   int64_t order_epoch_ = -1;

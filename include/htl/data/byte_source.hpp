@@ -29,8 +29,13 @@ class ByteSource {
     fill();
     const std::string_view start(input_.data(), available_);
     gzip_ = start.size() >= 2 && start.substr(0, 2) == "\x1f\x8b";
-    for (const auto& [magic, format] : {std::pair<std::string_view, const char*>{"PAR1", "a Parquet file"}, {"PK\x03\x04", "a zip archive"},
-                                        {"\x28\xb5\x2f\xfd", "compressed by zstd"}, {"BZh", "compressed by bzip2"}, {"\xfd" "7zXZ", "compressed by xz"}})
+    for (const auto& [magic, format] : {std::pair<std::string_view, const char*>{"PAR1", "a Parquet file"},
+                                        {"PK\x03\x04", "a zip archive"},
+                                        {"\x28\xb5\x2f\xfd", "compressed by zstd"},
+                                        {"BZh", "compressed by bzip2"},
+                                        {"\xfd"
+                                         "7zXZ",
+                                         "compressed by xz"}})
       HTL_CHECK(!start.starts_with(magic), "htl::ByteSource: \"", path_, "\" is ", format, "; expected text, plain or compressed by gzip");
     if (gzip_) {
       stream_ = std::unique_ptr<z_stream, EndInflate>(new z_stream());
@@ -96,8 +101,8 @@ class ByteSource {
       const int status = inflate(stream_.get(), Z_NO_FLUSH);
       position_ += available_ - stream_->avail_in;
       available_ = stream_->avail_in;
-      HTL_CHECK(status == Z_OK || status == Z_STREAM_END || status == Z_BUF_ERROR, "htl::ByteSource: the gzip stream of \"", path_,
-                "\" is broken after ", stream_->total_out, " bytes of text: ", stream_->msg != nullptr ? stream_->msg : "no details");
+      HTL_CHECK(status == Z_OK || status == Z_STREAM_END || status == Z_BUF_ERROR, "htl::ByteSource: the gzip stream of \"", path_, "\" is broken after ",
+                stream_->total_out, " bytes of text: ", stream_->msg != nullptr ? stream_->msg : "no details");
       between_members_ = status == Z_STREAM_END;
     }
     return wanted - stream_->avail_out;

@@ -19,10 +19,10 @@ namespace htl {
 
 /// @brief How a file is written, and how much of it is held.
 struct CsvOptions {
-  char separator = ',';                           ///< between fields
-  char quote = '"';                               ///< around fields that hold separators, quotes or line feeds; '\0' = never
-  size_t block_bytes = size_t{1} << 18;           ///< how much is read at a time; a longer row makes the block grow
-  size_t max_row_bytes = size_t{1} << 26;         ///< a row longer than this and than a block is an error (a quote never closed)
+  char separator = ',';                    ///< between fields
+  char quote = '"';                        ///< around fields that hold separators, quotes or line feeds; '\0' = never
+  size_t block_bytes = size_t{1} << 18;    ///< how much is read at a time; a longer row makes the block grow
+  size_t max_row_bytes = size_t{1} << 26;  ///< a row longer than this and than a block is an error (a quote never closed)
 };
 
 /// @brief Reads records after RFC 4180 with a header row: `while (reader.next()) use(reader[user], reader.number(price));`
@@ -46,9 +46,14 @@ class CsvReader {
   /// @throws c10::ValueError naming file, line and column if it is not a finite number
   double number(size_t column) const {
     double value = 0.0;
-    if (!parse_number(fields_[column], value)) fail(column, "a number");
+    if (!number_or_other(column, value)) fail(column, "a number");
     return value;
   }
+  /// @brief Reads the number in a field if there is one.
+  /// @param column the field
+  /// @param value written on success only
+  /// @return whether the field holds a finite number
+  bool number_or_other(size_t column, double& value) const noexcept { return parse_padded_number(fields_[column], value); }
   /// @brief The whole number in a field.
   /// @throws c10::ValueError naming file, line and column if it is not one
   int64_t integer(size_t column) const {
@@ -70,8 +75,8 @@ class CsvReader {
   /// @throws c10::ValueError naming the nearest name
   size_t column(std::string_view name) const {
     const auto at = find(name);
-    HTL_CHECK(at.has_value(), "htl::CsvReader: \"", path(), "\" has no column \"", name, "\"; did you mean \"", nearest(name, header_), "\"? Columns: ",
-              quoted(header_));
+    HTL_CHECK(at.has_value(), "htl::CsvReader: \"", path(), "\" has no column \"", name, "\"; did you mean \"", nearest(name, header_),
+              "\"? Columns: ", quoted(header_));
     return *at;
   }
   /// @brief The file.
@@ -97,12 +102,12 @@ class CsvReader {
   static constexpr size_t padding = 64;
   CsvOptions options_;
   ByteSource source_;
-  std::vector<char> buffer_;        // text in [0, filled_), then padding
-  std::vector<uint32_t> ends_;      // CsvScan entries of all whole rows in the block
+  std::vector<char> buffer_;    // text in [0, filled_), then padding
+  std::vector<uint32_t> ends_;  // CsvScan entries of all whole rows in the block
   size_t filled_ = 0, scanned_ = 0, entries_ = 0, cursor_ = 0;
   size_t next_begin_ = 0, row_begin_ = 0, row_size_ = 0;
   bool at_end_ = false;
-  int64_t lines_before_ = 0;        // line feeds that have left the block
+  int64_t lines_before_ = 0;  // line feeds that have left the block
   std::vector<std::string_view> fields_;
   std::vector<std::string> header_;
 };
@@ -116,7 +121,8 @@ inline CsvReader::CsvReader(const std::string& path, CsvOptions options) : optio
   buffer_.resize(options_.block_bytes + padding + 1);
   while (!take_row(0)) HTL_CHECK(false, "htl::CsvReader: \"", path, "\" is empty; expected a header row");
   for (const std::string_view name : fields_) {
-    HTL_CHECK(std::find(header_.begin(), header_.end(), name) == header_.end(), "htl::CsvReader: \"", path, "\" has the column \"", name, "\" twice in its header");
+    HTL_CHECK(std::find(header_.begin(), header_.end(), name) == header_.end(), "htl::CsvReader: \"", path, "\" has the column \"", name,
+              "\" twice in its header");
     header_.emplace_back(name);
   }
 }

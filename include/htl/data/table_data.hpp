@@ -149,10 +149,14 @@ inline at::Tensor TableData::gather_rows(const at::Tensor& from, std::span<const
       std::memcpy(to, row(i), constant_width > 0 ? constant_width : width);
     }
   };
-  if (width == 4) copy(std::integral_constant<size_t, 4>());
-  else if (width == 8) copy(std::integral_constant<size_t, 8>());
-  else if (width == 1) copy(std::integral_constant<size_t, 1>());
-  else copy(std::integral_constant<size_t, 0>());
+  if (width == 4)
+    copy(std::integral_constant<size_t, 4>());
+  else if (width == 8)
+    copy(std::integral_constant<size_t, 8>());
+  else if (width == 1)
+    copy(std::integral_constant<size_t, 1>());
+  else
+    copy(std::integral_constant<size_t, 0>());
   for (size_t i = count; i < static_cast<size_t>(total); ++i, to += width) std::memcpy(to, row(count - 1), width);
   return result;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hybrid loss against a naive reduction; masks, weights, transforms and events; losses that users write; sentences.
-#include <htl/loss/hybrid_loss.hpp>
 #include <htl/loss/huber.hpp>
+#include <htl/loss/hybrid_loss.hpp>
 
 #include <torch/torch.h>
 
@@ -112,7 +112,9 @@ TEST(HybridLoss, takes_a_zero_inflated_loss_of_width_three_in_the_labels_unit) {
   EXPECT_TRUE(close(output.grad(), doubles({.26249, 0, 0, -.200656, .043913, .30858, 0, 0, 0}).view({3, 3}), 0, 1e-6));
   const auto predictions = tasks.predict(TaskOutputs().set("amount", output));
   EXPECT_TRUE(close(predictions["amount"].narrow(0, 0, 2), doubles({.923638, 1.690755}), 0, 1e-6));
-  EXPECT_EQ(sentence_of([&] { HybridLoss{tasks}(TaskOutputs().set("amount", output), Labels().set("amount", {doubles({0, -1.5, 2})})); }),
+  EXPECT_EQ(sentence_of([&] {
+              HybridLoss{tasks}(TaskOutputs().set("amount", output), Labels().set("amount", {doubles({0, -1.5, 2})}));
+            }),
             "htl::HybridLoss: loss \"zero_inflated\" of task \"amount\" expects labels in [0, inf], got -1.5 in row 1; correct the data, or mask the row");
 }
 
@@ -126,8 +128,7 @@ TEST(HybridLoss, takes_a_loss_that_reads_a_context_column) {
   EXPECT_NEAR(HybridLoss{tasks}(outputs, labels)["watch"].item<double>(), .25, 1e-12);
   EXPECT_TRUE(close(tasks.predict(outputs, labels.context)["watch"], doubles({5, 10})));
   labels.context.set("duration", doubles({10}));
-  EXPECT_EQ(sentence_of([&] { HybridLoss{tasks}(outputs, labels); }),
-            "htl::HybridLoss: expected the context column of task \"watch\" of shape [2], got [1]");
+  EXPECT_EQ(sentence_of([&] { HybridLoss{tasks}(outputs, labels); }), "htl::HybridLoss: expected the context column of task \"watch\" of shape [2], got [1]");
 }
 
 TEST(HybridLoss, takes_a_loss_of_width_m) {
@@ -248,8 +249,8 @@ TEST(HybridLoss, equals_a_naive_reduction_over_hundreds_of_random_batches) {
       ASSERT_TRUE(gradient.isfinite().all().item<bool>());
       bool any = false;
       for (int64_t row = 0; row < gradient.size(0); ++row) {
-        const bool counts = scene.observed(task.name(), row) &&
-                            (!scene.labels[task.name()].weight.defined() || scene.labels[task.name()].weight[row].item<double>() > 0);
+        const bool counts =
+            scene.observed(task.name(), row) && (!scene.labels[task.name()].weight.defined() || scene.labels[task.name()].weight[row].item<double>() > 0);
         ASSERT_TRUE(counts || gradient[row].abs().max().item<double>() == 0.0);
         any = any || counts;
       }
@@ -337,8 +338,8 @@ TEST(HybridLoss, of_an_empty_batch_or_without_labels_is_zero_with_a_graph_and_in
     }
   }
   // an empty batch whose labels have no mask
-  const TaskLosses losses = HybridLoss(TaskSet{htl::regression("y")})(TaskOutputs().set("y", torch::randn({0, 1}).requires_grad_()),
-                                                                     Labels().set("y", {torch::randn({0})}));
+  const TaskLosses losses =
+      HybridLoss(TaskSet{htl::regression("y")})(TaskOutputs().set("y", torch::randn({0, 1}).requires_grad_()), Labels().set("y", {torch::randn({0})}));
   EXPECT_EQ(losses["y"].item<double>(), 0.0);
   EXPECT_FALSE(losses.active.item<bool>());
 }
@@ -424,7 +425,8 @@ TEST(HybridLoss, reads_labels_of_any_number_type) {
     return HybridLoss{tasks}(outputs, Labels().set("click", column({0, 1, 1})).set("kind", column({2, 0, 1})).set("time", column({5, 0, 7}))).sum();
   };
   const at::Tensor expected = losses(at::kDouble);
-  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf, at::kLong, at::kInt, at::kShort, at::kByte}) EXPECT_TRUE(same_bits(losses(type), expected));
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16, at::kHalf, at::kLong, at::kInt, at::kShort, at::kByte})
+    EXPECT_TRUE(same_bits(losses(type), expected));
 }
 
 TEST(HybridLoss, gives_the_raw_label_to_losses_in_its_unit_and_the_target_to_others) {
@@ -500,27 +502,37 @@ TEST(HybridLoss, names_what_is_wrong_with_labels_and_weights) {
     labels.set(name, std::move(label));
     return sentence_of([&] { loss(outputs, labels); });
   };
-  EXPECT_EQ(sentence("click", {doubles({0, 1, 2})}), "htl::HybridLoss: task \"click\" expects labels 0 or 1, got 2 in row 2; correct the data, or mask the row");
-  EXPECT_EQ(sentence("click", {doubles({0, .5, 2})}), "htl::HybridLoss: task \"click\" expects labels 0 or 1, got 0.5 in row 1; correct the data, or mask the row");
+  EXPECT_EQ(sentence("click", {doubles({0, 1, 2})}),
+            "htl::HybridLoss: task \"click\" expects labels 0 or 1, got 2 in row 2; correct the data, or mask the row");
+  EXPECT_EQ(sentence("click", {doubles({0, .5, 2})}),
+            "htl::HybridLoss: task \"click\" expects labels 0 or 1, got 0.5 in row 1; correct the data, or mask the row");
   EXPECT_EQ(sentence("click", {doubles({0, kNaN, 2}), bools({1, 1, 0})}),
             "htl::HybridLoss: task \"click\" expects labels 0 or 1, got nan in row 1; correct the data, or mask the row");
   EXPECT_EQ(sentence("kind", {torch::tensor({0, 3, 1}, at::kLong)}),
             "htl::HybridLoss: task \"kind\" expects classes 0 to 2, got 3 in row 1; correct the data, or mask the row");
-  EXPECT_EQ(sentence("kind", {doubles({0, 1.5, 1})}), "htl::HybridLoss: task \"kind\" expects classes 0 to 2, got 1.5 in row 1; correct the data, or mask the row");
+  EXPECT_EQ(sentence("kind", {doubles({0, 1.5, 1})}),
+            "htl::HybridLoss: task \"kind\" expects classes 0 to 2, got 1.5 in row 1; correct the data, or mask the row");
   EXPECT_EQ(sentence("kind", {torch::tensor({-1, 0, 1}, at::kLong)}),
             "htl::HybridLoss: task \"kind\" expects classes 0 to 2, got -1 in row 0; correct the data, or mask the row");
-  EXPECT_EQ(sentence("time", {doubles({0, 1, kInfinity})}), "htl::HybridLoss: task \"time\" expects finite labels, got inf in row 2; correct the data, or mask the row");
-  EXPECT_EQ(sentence("time", {doubles({0, -2, 1})}),
-            "htl::HybridLoss: the label -2 of task \"time\" in row 1 becomes nan by the transform \"log1p\", which is no finite Float; correct the data, or mask the row");
+  EXPECT_EQ(sentence("time", {doubles({0, 1, kInfinity})}),
+            "htl::HybridLoss: task \"time\" expects finite labels, got inf in row 2; correct the data, or mask the row");
+  EXPECT_EQ(
+      sentence("time", {doubles({0, -2, 1})}),
+      "htl::HybridLoss: the label -2 of task \"time\" in row 1 becomes nan by the transform \"log1p\", which is no finite Float; correct the data, or mask the row");
   EXPECT_EQ(sentence("time", {doubles({0, 1, 1}), {}, doubles({1, -1, 1})}), "htl::HybridLoss: task \"time\" expects finite weights ≥ 0, got -1 in row 1");
   EXPECT_EQ(sentence("time", {doubles({0, 1, 1}), {}, doubles({1, 1, kNaN})}), "htl::HybridLoss: task \"time\" expects finite weights ≥ 0, got nan in row 2");
   EXPECT_EQ(sentence("time", {doubles({0, 1, 1}), bools({1, 1, 0}), doubles({1, 1, kNaN})}), "no error");
   const TaskSet wide{htl::regression("time")};
-  EXPECT_EQ(sentence_of([&] { HybridLoss{wide}(TaskOutputs().set("time", torch::zeros({1, 1})), Labels().set("time", {doubles({1e300})})); }),
-            "htl::HybridLoss: the label 1e+300 of task \"time\" in row 0 becomes 1e+300 by the transform \"none\", which is no finite Float; correct the data, or mask "
-            "the row");
-  EXPECT_EQ(sentence_of([&] { HybridLoss(TaskSet{htl::regression("share").loss(htl::BinaryCrossEntropy{})})(TaskOutputs().set("share", torch::zeros({2, 1})),
-                                                                                                         Labels().set("share", {doubles({.5, 1.25})})); }),
+  EXPECT_EQ(
+      sentence_of([&] {
+        HybridLoss{wide}(TaskOutputs().set("time", torch::zeros({1, 1})), Labels().set("time", {doubles({1e300})}));
+      }),
+      "htl::HybridLoss: the label 1e+300 of task \"time\" in row 0 becomes 1e+300 by the transform \"none\", which is no finite Float; correct the data, or mask "
+      "the row");
+  EXPECT_EQ(sentence_of([&] {
+              HybridLoss(TaskSet{htl::regression("share").loss(htl::BinaryCrossEntropy{})})(TaskOutputs().set("share", torch::zeros({2, 1})),
+                                                                                            Labels().set("share", {doubles({.5, 1.25})}));
+            }),
             "htl::HybridLoss: loss \"binary_cross_entropy\" of task \"share\" expects labels in [0, 1], got 1.25 in row 1; correct the data, or mask the row");
 }
 
@@ -535,8 +547,10 @@ TEST(HybridLoss, names_what_is_wrong_with_shapes_types_and_names) {
   EXPECT_EQ(sentence(outputs, labels), "no error");
   EXPECT_EQ(sentence(TaskOutputs().set("click", x), labels), "htl::HybridLoss: there is no output of task \"time\"; the model gave \"click\"");
   EXPECT_EQ(sentence(TaskOutputs(outputs).set("time", y), labels), "htl::HybridLoss: expected the output of task \"time\" of shape [any, 1], got [3]");
-  EXPECT_EQ(sentence(TaskOutputs(outputs).set("time", at::Tensor()), labels), "htl::HybridLoss: expected the output of task \"time\" of shape [any, 1], got undefined");
-  EXPECT_EQ(sentence(TaskOutputs(outputs).set("time", x.to(at::kLong)), labels), "htl::HybridLoss: expected a floating-point output of task \"time\", got Long");
+  EXPECT_EQ(sentence(TaskOutputs(outputs).set("time", at::Tensor()), labels),
+            "htl::HybridLoss: expected the output of task \"time\" of shape [any, 1], got undefined");
+  EXPECT_EQ(sentence(TaskOutputs(outputs).set("time", x.to(at::kLong)), labels),
+            "htl::HybridLoss: expected a floating-point output of task \"time\", got Long");
   EXPECT_EQ(sentence(outputs, Labels().set("click", {y})), "htl::HybridLoss: there is no label of task \"time\"; the batch has \"click\"");
   EXPECT_EQ(sentence(outputs, with("time", {x})), "htl::HybridLoss: expected the label of task \"time\" of shape [3], got [3, 1]");
   EXPECT_EQ(sentence(outputs, with("time", {at::Tensor()})), "htl::HybridLoss: expected the label of task \"time\" of shape [3], got undefined");
@@ -547,7 +561,8 @@ TEST(HybridLoss, names_what_is_wrong_with_shapes_types_and_names) {
   EXPECT_EQ(sentence(outputs, with("click", {torch::zeros({2})})), "htl::HybridLoss: expected the label of task \"click\" of shape [3], got [2]");
   EXPECT_EQ(sentence(outputs, with("time", {torch::zeros({3}, at::kMeta)})),
             "htl::HybridLoss: the label of task \"time\" is on meta, its output on cpu; call batch.to(device)");
-  EXPECT_EQ(sentence(outputs, with("time", {torch::zeros({3}, at::kComplexFloat)})), "htl::HybridLoss: expected real labels of task \"time\", got ComplexFloat");
+  EXPECT_EQ(sentence(outputs, with("time", {torch::zeros({3}, at::kComplexFloat)})),
+            "htl::HybridLoss: expected real labels of task \"time\", got ComplexFloat");
   EXPECT_EQ(sentence_of([] { HybridLoss{TaskSet{htl::regression("y").transform(htl::z_score())}}; }),
             "htl::HybridLoss: the label transform \"z_score\" of task \"y\" is not fitted; call tasks.fitted(training_labels) and give its result");
   struct Wrong : htl::SquaredError {
@@ -580,7 +595,9 @@ TEST(HybridLoss, gives_the_same_on_cuda_as_on_the_cpu_CUDA) {
   const Labels labels = Labels().set("click", {doubles({2})}).to(at::kCUDA);
   const TaskOutputs outputs = TaskOutputs().set("click", torch::zeros({1, 1}, at::kCUDA));
   EXPECT_EQ(sentence_of([&] { HybridLoss{tasks}(outputs, labels); }), "no error");
-  EXPECT_EQ(sentence_of([&] { HybridLoss{tasks, {.check_labels_on_device = true}}(outputs, labels); }),
+  EXPECT_EQ(sentence_of([&] {
+              HybridLoss{tasks, {.check_labels_on_device = true}}(outputs, labels);
+            }),
             "htl::HybridLoss: task \"click\" expects labels 0 or 1, got 2 in row 0; correct the data, or mask the row");
 }
 

@@ -77,7 +77,8 @@ TEST(Losses, in_one_pass_equal_the_weighted_sum_of_their_rows) {
     const at::ScalarType type = random.chance(.5) ? at::kDouble : at::kFloat;
     const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 100, 2048, 2049, 5000});
     for (const Case& one : cases(random, rows, type, random.pick<double>({1e-3, 1, 30}))) {
-      const at::Tensor share = random.uniform({rows}, 0, 1, type) * random.mask({rows}, random.real()).to(type) / std::max<double>(1, static_cast<double>(rows));
+      const at::Tensor share =
+          random.uniform({rows}, 0, 1, type) * random.mask({rows}, random.real()).to(type) / std::max<double>(1, static_cast<double>(rows));
       const at::Tensor a = one.output.clone().requires_grad_(), b = one.output.to(at::kDouble).requires_grad_();
       const at::Tensor target = one.target.is_floating_point() ? one.target.to(at::kDouble) : one.target;
       const at::Tensor value = one.loss.reduced(input_of(a, one.target), share);
@@ -198,7 +199,9 @@ TEST(Losses, give_second_derivatives_per_row_and_refuse_them_in_one_pass) {
 TEST(Losses, refuse_wrong_shapes_with_a_sentence) {
   const at::Tensor x = torch::zeros({3, 2}), y = torch::zeros({3});
   EXPECT_EQ(sentence_of([&] { htl::BinaryCrossEntropy{}(x, y); }), "htl::BinaryCrossEntropy: expected an output of shape [B] or [B, 1], got [3, 2]");
-  EXPECT_EQ(sentence_of([&] { htl::SquaredError{}(torch::zeros({3, 1}), torch::zeros({3, 1})); }),
+  EXPECT_EQ(sentence_of([&] {
+              htl::SquaredError{}(torch::zeros({3, 1}), torch::zeros({3, 1}));
+            }),
             "htl::SquaredError: expected a target of shape [3], got [3, 1]");
   EXPECT_EQ(sentence_of([&] { htl::Huber{}(torch::zeros({4}), y); }), "htl::Huber: expected a target of shape [4], got [3]");
   EXPECT_EQ(sentence_of([&] { htl::Huber{}({}, y); }), "htl::Huber: expected an output of shape [B] or [B, 1], got undefined");
@@ -206,7 +209,9 @@ TEST(Losses, refuse_wrong_shapes_with_a_sentence) {
   EXPECT_EQ(sentence_of([&] { htl::SoftmaxCrossEntropy(1); }), "htl::SoftmaxCrossEntropy: expected at least 2 classes, got 1");
   EXPECT_EQ(sentence_of([&] { htl::SoftmaxCrossEntropy(3)(x, y.to(at::kLong)); }), "htl::SoftmaxCrossEntropy: expected logits of shape [any, 3], got [3, 2]");
   EXPECT_EQ(sentence_of([&] { htl::SoftmaxCrossEntropy(2)(x, y); }), "htl::SoftmaxCrossEntropy: expected int64 classes, got Float");
-  EXPECT_EQ(sentence_of([&] { htl::SoftmaxCrossEntropy(2)(x, torch::tensor({0, 1, -3}, at::kLong)); }),
+  EXPECT_EQ(sentence_of([&] {
+              htl::SoftmaxCrossEntropy(2)(x, torch::tensor({0, 1, -3}, at::kLong));
+            }),
             "htl::SoftmaxCrossEntropy: expected classes in [0, 2), got -3");
 }
 

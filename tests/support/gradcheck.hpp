@@ -21,11 +21,11 @@ using TensorFunction = std::function<at::Tensor(const std::vector<at::Tensor>&)>
 
 /// @brief How gradcheck() compares.
 struct GradcheckOptions {
-  double step = 1e-5;       ///< h of (f(x + h) − f(x − h)) / 2h, times max(1, |x|)
-  double absolute = 1e-7;   ///< accepted |difference| …
-  double relative = 1e-6;   ///< … plus this times the larger of the two
-  int64_t cotangents = 0;   ///< 0: the full Jacobian, output by output; n: n random directions vᵀJ instead, for large outputs
-  uint64_t seed = 1;        ///< of the random directions
+  double step = 1e-5;      ///< h of (f(x + h) − f(x − h)) / 2h, times max(1, |x|)
+  double absolute = 1e-7;  ///< accepted |difference| …
+  double relative = 1e-6;  ///< … plus this times the larger of the two
+  int64_t cotangents = 0;  ///< 0: the full Jacobian, output by output; n: n random directions vᵀJ instead, for large outputs
+  uint64_t seed = 1;       ///< of the random directions
 };
 
 /// @brief ∂f/∂input by central differences: [numel of f, numel of that input] in fp64. The function must not remember its calls.
@@ -87,8 +87,7 @@ inline ::testing::AssertionResult gradcheck(const TensorFunction& function, cons
   for (int64_t i = 0; i < cotangents.size(0); ++i) {
     const at::Tensor cotangent = cotangents[i].view(output.sizes()).to(output.scalar_type());
     const auto gradients = torch::autograd::grad({output}, leaves, {cotangent}, /*retain_graph=*/true, /*create_graph=*/false, /*allow_unused=*/true);
-    for (size_t k = 0; k < leaves.size(); ++k)
-      rows[k].push_back((gradients[k].defined() ? gradients[k].to(at::kDouble) : at::zeros_like(leaves[k])).flatten());
+    for (size_t k = 0; k < leaves.size(); ++k) rows[k].push_back((gradients[k].defined() ? gradients[k].to(at::kDouble) : at::zeros_like(leaves[k])).flatten());
   }
 
   for (size_t k = 0; k < leaves.size(); ++k) {
@@ -101,9 +100,9 @@ inline ::testing::AssertionResult gradcheck(const TensorFunction& function, cons
     const int64_t row = at_flat / columns, column = at_flat % columns;
     return ::testing::AssertionFailure() << "derivative of " << (options.cotangents > 0 ? "direction " : "output ") << row << " by element " << column
                                          << " of input " << positions[k] << " (shape " << inputs[positions[k]].sizes() << ", value "
-                                         << leaves[k].detach().flatten()[column].item<double>() << "): autograd gives "
-                                         << automatic[row][column].item<double>() << ", central differences " << numeric[row][column].item<double>() << "; "
-                                         << (excess > 0).sum().item<int64_t>() << " of " << excess.numel() << " entries differ";
+                                         << leaves[k].detach().flatten()[column].item<double>() << "): autograd gives " << automatic[row][column].item<double>()
+                                         << ", central differences " << numeric[row][column].item<double>() << "; " << (excess > 0).sum().item<int64_t>()
+                                         << " of " << excess.numel() << " entries differ";
   }
   return ::testing::AssertionSuccess();
 }

@@ -73,7 +73,8 @@ class Random {
 
 /// @brief Whether two tensors have the same shape, type and bits (NaN equals NaN; 0 differs from −0).
 inline ::testing::AssertionResult same_bits(const at::Tensor& a, const at::Tensor& b) {
-  if (!a.defined() || !b.defined()) return a.defined() == b.defined() ? ::testing::AssertionSuccess() : ::testing::AssertionFailure() << "one tensor is undefined";
+  if (!a.defined() || !b.defined())
+    return a.defined() == b.defined() ? ::testing::AssertionSuccess() : ::testing::AssertionFailure() << "one tensor is undefined";
   if (a.scalar_type() != b.scalar_type() || a.sizes() != b.sizes())
     return ::testing::AssertionFailure() << a.scalar_type() << " " << a.sizes() << " against " << b.scalar_type() << " " << b.sizes();
   const at::Tensor x = a.detach().to(at::kCPU).contiguous(), y = b.detach().to(at::kCPU).contiguous();
@@ -92,8 +93,8 @@ inline ::testing::AssertionResult close(const at::Tensor& a, const at::Tensor& b
   const int64_t count = bad.sum().item<int64_t>();
   if (count == 0) return ::testing::AssertionSuccess();
   const int64_t worst = at::where(bad, (x - y).abs().nan_to_num(1e300, 1e300), at::full_like(x, -1.0)).argmax().item<int64_t>();
-  return ::testing::AssertionFailure() << count << " of " << x.numel() << " elements of " << a.sizes() << " differ; the worst at flat position " << worst << ": "
-                                       << x[worst].item<double>() << " against " << y[worst].item<double>() << " (difference "
+  return ::testing::AssertionFailure() << count << " of " << x.numel() << " elements of " << a.sizes() << " differ; the worst at flat position " << worst
+                                       << ": " << x[worst].item<double>() << " against " << y[worst].item<double>() << " (difference "
                                        << (x[worst] - y[worst]).item<double>() << ")";
 }
 

@@ -41,10 +41,11 @@ struct BinaryCrossEntropy {
 
   /// @brief One row in fp64; no difference of nearly equal numbers in value or slope.
   double row(const double* output, double target, double* slope) const {
-    const double z = *output, tail = std::exp(-std::abs(z));
-    const double of_tail = tail / (1.0 + tail), rest = 1.0 / (1.0 + tail);  // σ(−|z|), σ(|z|)
+    const double z = *output, tail = std::exp(-std::abs(z)), whole = 1.0 + tail;
+    const double rest = 1.0 / whole, of_tail = tail * rest;                    // σ(|z|), σ(−|z|)
+    const double log_whole = std::log(whole) + (tail - (whole - 1.0)) * rest;  // log(1 + tail) with what rounding took from 1 + tail
     *slope = (1.0 - target) * (z < 0.0 ? of_tail : rest) - target * (z < 0.0 ? rest : of_tail);
-    return (1.0 - target) * std::max(z, 0.0) + target * std::max(-z, 0.0) + std::log1p(tail);
+    return (1.0 - target) * std::max(z, 0.0) + target * std::max(-z, 0.0) + log_whole;
   }
 };
 

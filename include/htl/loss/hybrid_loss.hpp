@@ -104,9 +104,10 @@ class HybridLoss {
   }
 
   static void check_column(const TaskSpec& task, const char* what, const at::Tensor& column, const at::Tensor& output) {
-    check_shape("htl::HybridLoss", std::string("the ") + what + " of task \"" + task.name() + "\"", column, {output.size(0)});
-    HTL_CHECK(column.device() == output.device(), "htl::HybridLoss: the ", what, " of task \"", task.name(), "\" is on ", column.device(),
-              ", its output on ", output.device(), "; call batch.to(device)");
+    if (!column.defined() || column.dim() != 1 || column.size(0) != output.size(0))
+      check_shape("htl::HybridLoss", std::string("the ") + what + " of task \"" + task.name() + "\"", column, {output.size(0)});
+    HTL_CHECK(column.device() == output.device(), "htl::HybridLoss: the ", what, " of task \"", task.name(), "\" is on ", column.device(), ", its output on ",
+              output.device(), "; call batch.to(device)");
   }
 
   PreparedLabel prepare(int64_t t, const at::Tensor& output, const Labels& labels) const {

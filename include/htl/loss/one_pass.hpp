@@ -92,7 +92,8 @@ struct OnePass : torch::autograd::Function<OnePass<L>> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& gradients) {
-    HTL_CHECK_STATE(!at::GradMode::is_enabled(), "htl: a loss that HybridLoss reduced in one pass has no second derivative; "
+    HTL_CHECK_STATE(!at::GradMode::is_enabled(),
+                    "htl: a loss that HybridLoss reduced in one pass has no second derivative; "
                     "for create_graph, differentiate the loss's per_row() instead");
     return {context->get_saved_variables()[0].mul(gradients[0]), at::Tensor(), at::Tensor(), at::Tensor()};
   }
@@ -107,11 +108,10 @@ struct OnePass : torch::autograd::Function<OnePass<L>> {
 /// @param input float32 or float64 output [B, W], target [B] of the same type or int64
 /// @param share [B] in the output's type; rows with 0 do not enter, whatever their output is
 template <RowLoss L>
-  requires TaskLoss<L>
-at::Tensor one_pass(const L& loss, const LossInput& input, const at::Tensor& share) {
-  if (input.output.is_cpu()) return detail::OnePass<L>::apply(input.output, input.target, share, &loss);
-  return weighted_sum(loss.per_row(input), share);
-}
+  requires TaskLoss<L> at::Tensor one_pass(const L& loss, const LossInput& input, const at::Tensor& share) {
+    if (input.output.is_cpu()) return detail::OnePass<L>::apply(input.output, input.target, share, &loss);
+    return weighted_sum(loss.per_row(input), share);
+  }
 
 namespace detail {
 

@@ -47,31 +47,37 @@ inline void check_range(const TaskSpec& task, const AnyLoss& loss, const at::Ten
               "\" expects labels in [", low, ", ", high, "], got ", value[row], " in row ", row, "; correct the data, or mask the row");
 }
 
-/// The first fault of a chunk of labels.
-struct LabelFault {
-  int64_t weight_row = -1;  ///< a weight that is negative or not finite
-  int64_t label_row = -1;   ///< a label that its task can't have
-};
-
-/// Whether a task can have this label.
-inline bool is_label(const TaskSpec& task, double value) {
+/// Calls use(is_label) with the predicate of the labels that a task can have. Without branches, which random labels would mispredict.
+template <class Use>
+void with_label_check(const TaskSpec& task, const Use& use) {
   switch (task.kind()) {
-    case TaskKind::binary: return value == 0.0 || value == 1.0;
-    case TaskKind::multiclass: return value >= 0.0 && value < static_cast<double>(task.classes()) && std::floor(value) == value;
-    case TaskKind::regression: return std::isfinite(value);
+    case TaskKind::binary:
+      return use([](double value) { return (value == 0.0) | (value == 1.0); });
+    case TaskKind::multiclass: {
+      const double top = static_cast<double>(task.classes() - 1);
+      return use([top](double value) {
+        const double whole = std::floor(value);
+        return (value >= 0.0) & (value <= top) & (whole == value);
+      });
+    }
+    case TaskKind::regression:
+      return use([](double value) { return std::abs(value) <= std::numeric_limits<double>::max(); });
   }
-  return false;
 }
 
-/// Throws the sentence for a fault.
-[[noreturn]] inline void refuse_label(const TaskSpec& task, const LabelFault& fault, const double* value, const double* weight) {
-  HTL_CHECK(fault.weight_row < 0, "htl::HybridLoss: task \"", task.name(), "\" expects finite weights ≥ 0, got ",
-            weight ? weight[fault.weight_row] : 1.0, " in row ", fault.weight_row);
-  const std::string expected = task.kind() == TaskKind::binary       ? "labels 0 or 1"
-                               : task.kind() == TaskKind::multiclass ? "classes 0 to " + std::to_string(task.classes() - 1)
-                                                                     : "finite labels";
-  HTL_CHECK(false, "htl::HybridLoss: task \"", task.name(), "\" expects ", expected, ", got ", value[fault.label_row], " in row ", fault.label_row,
-            "; correct the data, or mask the row");
+/// Throws for the first row whose weight, or whose label where it counts, is no good.
+inline void refuse_label(const TaskSpec& task, int64_t rows, const double* value, const bool* mask, const double* weight) {
+  with_label_check(task, [&](const auto& is_label) {
+    for (int64_t row = 0; row < rows; ++row) {
+      const double own = mask && !mask[row] ? 0.0 : weight ? weight[row] : 1.0;
+      HTL_CHECK(own >= 0.0 && std::isfinite(own), "htl::HybridLoss: task \"", task.name(), "\" expects finite weights ≥ 0, got ", own, " in row ", row);
+      HTL_CHECK(own == 0.0 || is_label(value[row]), "htl::HybridLoss: task \"", task.name(), "\" expects ",
+                task.kind() == TaskKind::binary       ? "labels 0 or 1"
+                : task.kind() == TaskKind::multiclass ? "classes 0 to " + std::to_string(task.classes() - 1)
+                                                      : std::string("finite labels"),
+                ", got ", value[row], " in row ", row, "; correct the data, or mask the row");
+    }
+  });
 }
 
 /// Throws for the first target that its element type can't hold.
@@ -84,9 +90,10 @@ inline void check_targets(const TaskSpec& task, const at::Tensor& target, const 
               " by the transform \"", task.transform().name(), "\", which is no finite ", c10::toString(type), "; correct the data, or mask the row");
 }
 
-/// On the CPU: three short fp64 loops. Checks every label and weight that counts.
+/// On the CPU: short fp64 loops. Checks every label and weight that counts.
 inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, at::ScalarType type) {
   const int64_t rows = label.value.size(0);
+  const bool plain = !label.mask.defined() && !label.weight.defined();
   const at::Tensor values = label.value.detach().to(at::kDouble).contiguous();
   const at::Tensor masks = label.mask.defined() ? label.mask.contiguous() : label.mask;
   const at::Tensor weights = label.weight.defined() ? label.weight.detach().to(at::kDouble).contiguous() : label.weight;
@@ -98,45 +105,53 @@ inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, 
   double* const clean = cleaned.mutable_data_ptr<double>();
   double* const scale = scaled.mutable_data_ptr<double>();
 
-  std::vector<LabelFault> faults(row_chunks(rows));
-  std::vector<double> most(row_chunks(rows), 0.0), sums(row_chunks(rows), 0.0);
-  for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
-    LabelFault fault;
-    double largest = 0.0;
-    for (int64_t row = begin; row < end; ++row) {
-      const double own = mask && !mask[row] ? 0.0 : weight ? weight[row] : 1.0;
-      if (!(own >= 0.0 && std::isfinite(own)) && fault.weight_row < 0) fault.weight_row = row;
-      if (own != 0.0 && !is_label(task, value[row]) && fault.label_row < 0) fault.label_row = row;
-      scale[row] = own;
-      clean[row] = own != 0.0 ? value[row] : 0.0;
-      largest = std::max(largest, own);
-    }
-    faults[static_cast<size_t>(chunk)] = fault;
-    most[static_cast<size_t>(chunk)] = largest;
-  });
-  for (const LabelFault& fault : faults)
-    if (fault.weight_row >= 0 || fault.label_row >= 0) refuse_label(task, fault, value, weight);
-
-  double largest = 0.0, sum = 0.0;
-  for (const double one : most) largest = std::max(largest, one);
-  if (largest > 0.0) {
+  struct Part {
+    double largest = 0.0, sum = 0.0;
+    bool good = true;
+  };
+  std::vector<Part> parts(row_chunks(rows));
+  with_label_check(task, [&](const auto& is_label) {
     for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
-      double part = 0.0;
+      Part part;
+      for (int64_t row = begin; row < end; ++row) {
+        const double given = weight ? weight[row] : 1.0, any = value[row];
+        const bool on = mask ? mask[row] : true;
+        const double own = on ? given : 0.0;
+        const double kept = own != 0.0 ? any : 0.0;  // 0 is a label of every kind
+        const bool fits = is_label(kept);
+        part.good = part.good & (own >= 0.0) & (own <= std::numeric_limits<double>::max()) & fits;
+        part.largest = std::max(part.largest, own);
+        scale[row] = own;
+        clean[row] = kept;
+      }
+      parts[static_cast<size_t>(chunk)] = part;
+    });
+  });
+  double largest = 0.0, sum = 0.0;
+  for (const Part& part : parts) {
+    if (!part.good) refuse_label(task, rows, value, mask, weight);
+    largest = std::max(largest, part.largest);
+  }
+  if (!plain && largest > 0.0)
+    for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
         scale[row] /= largest;
-        part += scale[row];
+        parts[static_cast<size_t>(chunk)].sum += scale[row];
       }
-      sums[static_cast<size_t>(chunk)] = part;
     });
-    for (const double part : sums) sum += part;
-  }
+  for (const Part& part : parts) sum += part.sum;
 
   PreparedLabel prepared;
   prepared.active = at::scalar_tensor(largest > 0.0, at::kBool);
-  prepared.share = (largest > 0.0 ? scaled.div(sum) : scaled).to(type);
-  if (masks.defined() || weights.defined()) prepared.weight = scaled.to(type);
+  if (plain) {
+    prepared.share = at::full({rows}, 1.0 / static_cast<double>(std::max<int64_t>(rows, 1)), at::TensorOptions(type));
+  } else {
+    prepared.share = (largest > 0.0 ? scaled.div(sum) : scaled).to(type);
+    prepared.weight = scaled.to(type);
+  }
   const bool transformed = task.transform().name() != "none";
-  const at::Tensor target = transformed ? task.transform().apply(cleaned).masked_fill(scaled.eq(0), 0) : cleaned;
+  at::Tensor target = transformed ? task.transform().apply(cleaned) : cleaned;
+  if (transformed && !plain) target = target.masked_fill(scaled.eq(0), 0);
   if (!task.is_discrete()) check_targets(task, target, clean, type);
   prepared.target = target.to(task.kind() == TaskKind::multiclass ? at::kLong : type);
   prepared.label = transformed ? cleaned.to(type) : prepared.target;

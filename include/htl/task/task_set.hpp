@@ -164,6 +164,7 @@ class TaskSet {
         if (done[t] || !std::all_of(parents_[t].begin(), parents_[t].end(), [&](int64_t p) { return done[static_cast<size_t>(p)]; })) continue;
         done[t] = progress = true;
         order_.push_back(static_cast<int64_t>(t));
+        break;  // from the start again, so that the earliest that can come next does
       }
       HTL_CHECK(progress, "htl::TaskSet: the tasks follow each other in a cycle: ", describe_cycle(done), "; remove one of these edges");
     }

@@ -6,11 +6,11 @@
 #include <ATen/ATen.h>
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
-#include <support/gradcheck.hpp>
-#include <support/seeded.hpp>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/serialize.h>
+#include <support/gradcheck.hpp>
+#include <support/seeded.hpp>
 
 #include <sstream>
 
@@ -67,7 +67,8 @@ TEST(LinearParts, EqualsTheLinearLayerOfTheConcatenationAndItsGradients) {
     const at::Tensor cotangent = random.normal({rows, outputs});
     const auto ours = gradients(c, false, activation, cotangent), theirs = gradients(c, true, activation, cotangent);
     ASSERT_EQ(ours.size(), theirs.size());
-    for (size_t i = 0; i < ours.size(); ++i) EXPECT_TRUE(close(ours[i], theirs[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows << ", O = " << outputs;
+    for (size_t i = 0; i < ours.size(); ++i)
+      EXPECT_TRUE(close(ours[i], theirs[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows << ", O = " << outputs;
   }
 }
 
@@ -92,7 +93,8 @@ TEST(LinearParts, TakesStridedPartsAndBroadcastGradients) {
 
 TEST(LinearParts, ComputesGradientsOnlyWhereTheyAreNeeded) {
   test::Random random(4);
-  const at::Tensor a = random.normal({3, 2}), b = random.normal({3, 2}).requires_grad_(), weight = random.normal({2, 4}), bias = random.normal({2}).requires_grad_();
+  const at::Tensor a = random.normal({3, 2}), b = random.normal({3, 2}).requires_grad_(), weight = random.normal({2, 4}),
+                   bias = random.normal({2}).requires_grad_();
   const at::Tensor y = linear_parts({a, b}, weight, bias, Activation::relu);
   y.sum().backward();
   EXPECT_FALSE(a.grad().defined());
@@ -123,9 +125,13 @@ TEST(LinearParts, RefusesASecondDerivativeWithASentence) {
 TEST(LinearParts, SaysWhatIsWrong) {
   const at::Tensor x = at::ones({2, 3}), weight = at::ones({4, 3}), bias = at::ones({4});
   EXPECT_EQ(sentence_of([&] { linear_parts({}, weight, bias); }), "htl::linear_parts: expected at least one part, got none");
-  EXPECT_EQ(sentence_of([&] { linear_parts({x, x}, weight, bias); }),
+  EXPECT_EQ(sentence_of([&] {
+              linear_parts({x, x}, weight, bias);
+            }),
             "htl::linear_parts: expected parts of together 3 columns for a weight of shape [4, 3], got 6");
-  EXPECT_EQ(sentence_of([&] { linear_parts({x, at::ones({3, 1})}, at::ones({4, 4}), bias); }),
+  EXPECT_EQ(sentence_of([&] {
+              linear_parts({x, at::ones({3, 1})}, at::ones({4, 4}), bias);
+            }),
             "htl::linear_parts: expected every part of shape [2, any], got [3, 1]");
   EXPECT_EQ(sentence_of([&] { linear_parts({x}, weight, at::ones({3})); }), "htl::linear_parts: expected bias of shape [4], got [3]");
   EXPECT_EQ(sentence_of([&] { linear_parts({x}, weight, bias, Activation::relu, 1.0); }), "htl::linear_parts: expected dropout in [0, 1), got 1");
@@ -152,7 +158,8 @@ TEST(Dropout, DrawsTheSameMaskForTheSameGeneratorState) {
   test::Random random(8);
   const at::Tensor x = random.normal({700, 20}, 1.0, at::kFloat), weight = random.normal({40, 20}, 1.0, at::kFloat);
   at::Generator generator = at::detail::createCPUGenerator(9);
-  const at::Tensor first = linear_parts({x}, weight, {}, Activation::relu, 0.5, generator), second = linear_parts({x}, weight, {}, Activation::relu, 0.5, generator);
+  const at::Tensor first = linear_parts({x}, weight, {}, Activation::relu, 0.5, generator),
+                   second = linear_parts({x}, weight, {}, Activation::relu, 0.5, generator);
   EXPECT_FALSE(at::equal(first, second)) << "the generator must go on";
   EXPECT_TRUE(same_bits(first, linear_parts({x}, weight, {}, Activation::relu, 0.5, at::detail::createCPUGenerator(9))));
   at::manual_seed(3);
@@ -306,7 +313,9 @@ TEST(Tower, PrintsItself) {
 TEST(Tower, SaysWhatIsWrong) {
   EXPECT_EQ(sentence_of([] { Tower(TowerOptions(4, 1).hidden({})); }),
             "htl::Tower: expected at least one hidden layer, got none; give widths such as {128, 64, 32}");
-  EXPECT_EQ(sentence_of([] { Tower(TowerOptions(4, 1).hidden({8, 4}).representation(2)); }),
+  EXPECT_EQ(sentence_of([] {
+              Tower(TowerOptions(4, 1).hidden({8, 4}).representation(2));
+            }),
             "htl::Tower: expected a representation index in [-2, 2) for 2 hidden layers, got 2");
   EXPECT_EQ(sentence_of([] { Tower(TowerOptions({4, 0}, 1)); }), "htl::Dense: expected input widths ≥ 1, got [4, 0]");
   EXPECT_EQ(sentence_of([] { Tower(TowerOptions(4, 0)); }), "htl::Dense: expected at least one output, got 0");

@@ -38,8 +38,8 @@ struct DenseOptions {
   TORCH_ARG(double, dropout) = 0.0;
   /// Whether there is a bias; default true.
   TORCH_ARG(bool, bias) = true;
-  /// Generator of dropout; nothing = the default one. Clones share it.
-  TORCH_ARG(std::optional<at::Generator>, generator) = std::nullopt;
+  /// Generator of dropout; undefined = the default one. Clones share it.
+  TORCH_ARG(at::Generator, generator) = {};
 };
 
 /// @brief y = dropout(act(Σ_p x_p W_pᵀ + b)): torch::nn::Linear of the concatenated parts without concatenating them; see linear_parts().
@@ -59,7 +59,8 @@ class DenseImpl : public torch::nn::Cloneable<DenseImpl> {
     for (const int64_t width : options.inputs()) HTL_CHECK(width >= 1, "htl::Dense: expected input widths ≥ 1, got ", at::IntArrayRef(options.inputs()));
     HTL_CHECK(options.outputs() >= 1, "htl::Dense: expected at least one output, got ", options.outputs());
     HTL_CHECK(options.dropout() >= 0.0 && options.dropout() < 1.0, "htl::Dense: expected dropout in [0, 1), got ", options.dropout());
-    HTL_CHECK(options.dropout() == 0.0 || options.activation() == Activation::relu, "htl::Dense: dropout stands behind a ReLU only; set activation(Activation::relu)");
+    HTL_CHECK(options.dropout() == 0.0 || options.activation() == Activation::relu,
+              "htl::Dense: dropout stands behind a ReLU only; set activation(Activation::relu)");
     weight = register_parameter("weight", at::empty({options.outputs(), input_width()}));
     bias = register_parameter("bias", options.bias() ? at::empty({options.outputs()}) : at::Tensor(), options.bias());
     reset_parameters();
@@ -73,8 +74,8 @@ class DenseImpl : public torch::nn::Cloneable<DenseImpl> {
 
   /// @brief The layer over parts x_p [B, D_p] → [B, O].
   at::Tensor forward(const std::vector<at::Tensor>& parts) {
-    HTL_CHECK(parts.size() == options.inputs().size(), "htl::Dense: expected ", options.inputs().size(), " input parts of widths ", at::IntArrayRef(options.inputs()), ", got ",
-              parts.size());
+    HTL_CHECK(parts.size() == options.inputs().size(), "htl::Dense: expected ", options.inputs().size(), " input parts of widths ",
+              at::IntArrayRef(options.inputs()), ", got ", parts.size());
     for (size_t p = 0; p < parts.size(); ++p) check_shape("htl::Dense", "input part " + std::to_string(p), parts[p], {-1, options.inputs()[p]});
     return linear_parts(parts, weight, bias, options.activation(), is_training() ? options.dropout() : 0.0, options.generator());
   }

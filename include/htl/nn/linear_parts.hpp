@@ -7,9 +7,9 @@
 #include <htl/task/check.hpp>
 
 #include <ATen/autocast_mode.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
@@ -41,7 +41,8 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, torch::autograd::variable_list gradients) {
-    HTL_CHECK_STATE(!at::GradMode::is_enabled(), "htl::linear_parts: expected a first-order backward, got create_graph = true; its gradient is written by hand and "
+    HTL_CHECK_STATE(!at::GradMode::is_enabled(),
+                    "htl::linear_parts: expected a first-order backward, got create_graph = true; its gradient is written by hand and "
                     "has no second derivative");
     const auto saved = ctx->get_saved_variables();
     const at::Tensor& weight = saved[0];
@@ -100,7 +101,8 @@ inline at::Tensor linear_parts(const std::vector<at::Tensor>& parts, const at::T
     check_shape(who, "every part", part, {parts[0].defined() ? parts[0].size(0) : -1, -1});
     width += part.size(1);
   }
-  HTL_CHECK(width == weight.size(1), who, ": expected parts of together ", weight.size(1), " columns for a weight of shape ", shape_of(weight), ", got ", width);
+  HTL_CHECK(width == weight.size(1), who, ": expected parts of together ", weight.size(1), " columns for a weight of shape ", shape_of(weight), ", got ",
+            width);
   if (bias.defined()) check_shape(who, "bias", bias, {weight.size(0)});
   HTL_CHECK(dropout >= 0.0 && dropout < 1.0, who, ": expected dropout in [0, 1), got ", dropout);
   HTL_CHECK(dropout == 0.0 || activation == Activation::relu, who, ": dropout stands behind a ReLU only; got dropout ", dropout, " without one");

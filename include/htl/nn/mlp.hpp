@@ -26,8 +26,8 @@ struct MlpOptions {
   TORCH_ARG(std::vector<int64_t>, hidden);
   /// Dropout behind each ReLU, in [0, 1); default 0.
   TORCH_ARG(double, dropout) = 0.0;
-  /// Generator of dropout; nothing = the default one.
-  TORCH_ARG(std::optional<at::Generator>, generator) = std::nullopt;
+  /// Generator of dropout; undefined = the default one.
+  TORCH_ARG(at::Generator, generator) = {};
 };
 
 /// @brief h_1 = dropout(relu(W_1 [x_1 … x_P] + b_1)), h_l = dropout(relu(W_l h_{l−1} + b_l)). Children "0", "1", …: Dense.
@@ -43,9 +43,9 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
     layers_.clear();
     std::vector<int64_t> inputs = options.inputs();
     for (const int64_t width : options.hidden()) {
-      layers_.push_back(register_module(
-          std::to_string(layers_.size()),
-          Dense(DenseOptions(inputs, width).activation(Activation::relu).dropout(options.dropout()).generator(options.generator()))));
+      layers_.push_back(
+          register_module(std::to_string(layers_.size()),
+                          Dense(DenseOptions(inputs, width).activation(Activation::relu).dropout(options.dropout()).generator(options.generator()))));
       inputs = {width};
     }
   }
@@ -61,7 +61,9 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
   /// @brief The same for one input [B, D].
   at::Tensor forward(const at::Tensor& input) { return forward(std::vector<at::Tensor>{input}); }
   /// @brief One line; the layers follow below it.
-  void pretty_print(std::ostream& stream) const override { stream << "htl::Mlp(inputs=" << at::IntArrayRef(options.inputs()) << ", hidden=" << at::IntArrayRef(options.hidden()) << ")"; }
+  void pretty_print(std::ostream& stream) const override {
+    stream << "htl::Mlp(inputs=" << at::IntArrayRef(options.inputs()) << ", hidden=" << at::IntArrayRef(options.hidden()) << ")";
+  }
 
   /// The options that it was made with.
   MlpOptions options;

@@ -41,8 +41,8 @@ struct TowerOptions {
   TORCH_ARG(double, dropout) = 0.0;
   /// Which hidden layer is the representation: first_hidden (0, default), last_hidden (−1), or an index; negative ones count from the end.
   TORCH_ARG(int64_t, representation) = first_hidden;
-  /// Generator of dropout; nothing = the default one.
-  TORCH_ARG(std::optional<at::Generator>, generator) = std::nullopt;
+  /// Generator of dropout; undefined = the default one.
+  TORCH_ARG(at::Generator, generator) = {};
 };
 
 /// @brief What can stand in for a Tower: a module holder made from TowerOptions.
@@ -87,8 +87,8 @@ class TowerImpl : public torch::nn::Cloneable<TowerImpl> {
   int64_t representation_width() const { return options.hidden()[representation_layer()]; }
   /// @brief One line; the layers follow below it.
   void pretty_print(std::ostream& stream) const override {
-    stream << "htl::Tower(inputs=" << at::IntArrayRef(options.inputs()) << ", hidden=" << at::IntArrayRef(options.hidden()) << ", output_width=" << options.output_width()
-           << ", representation=" << representation_layer() << ")";
+    stream << "htl::Tower(inputs=" << at::IntArrayRef(options.inputs()) << ", hidden=" << at::IntArrayRef(options.hidden())
+           << ", output_width=" << options.output_width() << ", representation=" << representation_layer() << ")";
   }
 
   /// The options that it was made with.

@@ -68,7 +68,8 @@ concept TaskFusion = std::constructible_from<U, const InformationFusionOptions&>
 ///
 /// **Shapes.** J tensors [B, D_j] → [B, O]. **Gradient.** To all sources and maps; by hand on the CPU in fp32 and fp64 (no second derivative there).
 /// **Device.** Any; no synchronisation. **Parameters.** `value` = h1, `query` = h2, `key` = h3, `gate` = G; each a Dense with `weight`, `bias`.
-/// **Cost.** attention: B·D·(J·D + O) multiply-adds forward. **Reference.** Tang et al., RecSys 2024, Eq. 13 and 14; AITM's attention in all but the maps' sizes.
+/// **Cost.** attention: B·D·(J·D + O) multiply-adds forward. **Reference.** Tang et al., RecSys 2024, Eq. 13 and 14; AITM's attention in all but the maps'
+/// sizes.
 class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl> {
  public:
   /// @brief Checks the options and makes the maps.
@@ -78,7 +79,8 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
   /// @brief Makes the maps anew.
   void reset() override {
     HTL_CHECK(!options.sources().empty(), "htl::InformationFusion: expected at least one source, got none");
-    for (const int64_t width : options.sources()) HTL_CHECK(width >= 1, "htl::InformationFusion: expected source widths ≥ 1, got ", at::IntArrayRef(options.sources()));
+    for (const int64_t width : options.sources())
+      HTL_CHECK(width >= 1, "htl::InformationFusion: expected source widths ≥ 1, got ", at::IntArrayRef(options.sources()));
     HTL_CHECK(options.outputs() >= 1, "htl::InformationFusion: expected at least one output, got ", options.outputs());
     const bool has_several = options.sources().size() > 1;
     const bool has_scores = has_several && options.kind() == FusionKind::attention;
@@ -125,7 +127,8 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
 
   /// @brief One line; the maps follow below it.
   void pretty_print(std::ostream& stream) const override {
-    stream << "htl::InformationFusion(sources=" << at::IntArrayRef(options.sources()) << ", outputs=" << options.outputs() << ", kind=" << to_string(options.kind()) << ")";
+    stream << "htl::InformationFusion(sources=" << at::IntArrayRef(options.sources()) << ", outputs=" << options.outputs()
+           << ", kind=" << to_string(options.kind()) << ")";
   }
 
   /// The options that it was made with.
@@ -138,15 +141,16 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
   bool is_concatenated() const { return options.kind() == FusionKind::concat || !has_equal_widths(); }
 
   void check_sources(const std::vector<at::Tensor>& sources) const {
-    HTL_CHECK(sources.size() == options.sources().size(), "htl::InformationFusion: expected ", options.sources().size(), " sources of widths ", at::IntArrayRef(options.sources()),
-              ", got ", sources.size());
+    HTL_CHECK(sources.size() == options.sources().size(), "htl::InformationFusion: expected ", options.sources().size(), " sources of widths ",
+              at::IntArrayRef(options.sources()), ", got ", sources.size());
     for (size_t j = 0; j < sources.size(); ++j)
       check_shape("htl::InformationFusion", "source " + std::to_string(j), sources[j], {j == 0 ? -1 : sources[0].size(0), options.sources()[j]});
   }
 
   bool uses_loops(const std::vector<at::Tensor>& sources) const {
     return options.kind() == FusionKind::attention && !is_concatenated() && detail::has_cpu_loops(query_->weight) &&
-           std::all_of(sources.begin(), sources.end(), [&](const at::Tensor& u) { return u.device().is_cpu() && u.scalar_type() == query_->weight.scalar_type(); });
+           std::all_of(sources.begin(), sources.end(),
+                       [&](const at::Tensor& u) { return u.device().is_cpu() && u.scalar_type() == query_->weight.scalar_type(); });
   }
 
   at::Tensor mixture_of(const std::vector<at::Tensor>& sources) {

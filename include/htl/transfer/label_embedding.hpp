@@ -63,9 +63,7 @@ inline LabelHardness label_hardness(std::string_view name) { return detail::choo
 inline std::string to_string(LabelHardness hardness) { return detail::name_of(hardness, detail::label_hardness_names()); }
 /// @brief A way of evaluating by its name: "expected_soft", "plain", "tempered", "argmax".
 /// @throws c10::ValueError naming the nearest name
-inline LabelEvaluation label_evaluation(std::string_view name) {
-  return detail::choose("htl::label_evaluation", name, detail::label_evaluation_names());
-}
+inline LabelEvaluation label_evaluation(std::string_view name) { return detail::choose("htl::label_evaluation", name, detail::label_evaluation_names()); }
 /// @brief The name of a way of evaluating.
 inline std::string to_string(LabelEvaluation evaluation) { return detail::name_of(evaluation, detail::label_evaluation_names()); }
 
@@ -91,8 +89,8 @@ struct LabelEmbeddingOptions {
   /// Weights in evaluation. Nothing (default) = what training shows on average: expected_soft for soft samples, plain for straight-through samples,
   /// without noise tempered (soft) or argmax (straight-through).
   TORCH_ARG(std::optional<LabelEvaluation>, evaluation) = std::nullopt;
-  /// Generator of the noise; nothing = the device's default one. Clones share it.
-  TORCH_ARG(std::optional<at::Generator>, generator) = std::nullopt;
+  /// Generator of the noise; undefined = the device's default one. Clones share it.
+  TORCH_ARG(at::Generator, generator) = {};
 };
 
 /// @brief What can stand in for a LabelEmbedding: a module holder made from LabelEmbeddingOptions.
@@ -106,9 +104,8 @@ concept TaskLabelEmbedding = std::constructible_from<U, const LabelEmbeddingOpti
 /// @brief Label Embedding Unit: p = softmax((z + g)/τ), result = Σ_k p_k E_k, from logits z, with Gumbel noise g in training.
 ///
 /// Binary, one logit z: q = σ((z + l)/τ) with logistic noise l, result = q E_0 + (1 − q) E_1; **row 0 is the positive class**. K classes: row k is class k.
-/// The label is drawn from the *prediction*, so training and serving see the same thing. In evaluation see LabelEvaluation; `expected_soft` is exact for
-/// binary tasks at every τ; for K > 2 it is the exact binary mean of each class against the rest, normalised: exact for τ → 0, τ → ∞ and equal logits,
-/// within 0.05 otherwise.
+/// The label is drawn from the *prediction*, so training and serving see the same thing. In evaluation see LabelEvaluation;
+/// `expected_soft` is exact at every τ: in closed form for binary tasks at τ = 1, by quadrature (1e-15 binary, 1e-7 for K > 2, there in fp64) otherwise.
 ///
 /// **Shapes.** logits [B, 1] or [B, K] → [B, E] in the table's type. **Gradient.** To the logits and the table; the straight-through form passes the soft
 /// weights' gradient; argmax has none to the logits. Finite for every finite logit. No second derivative for fp32 and fp64 binary tasks on the CPU.
@@ -191,7 +188,8 @@ class LabelEmbeddingImpl : public torch::nn::Cloneable<LabelEmbeddingImpl> {
 
   void check_logits(const at::Tensor& logits) const {
     const int64_t width = options.classes() == 2 ? 1 : options.classes();
-    check_shape("htl::LabelEmbedding", options.classes() == 2 ? "one logit a row for a binary task: logits" : "one logit per class: logits", logits, {-1, width});
+    check_shape("htl::LabelEmbedding", options.classes() == 2 ? "one logit a row for a binary task: logits" : "one logit per class: logits", logits,
+                {-1, width});
     HTL_CHECK_TYPE(logits.is_floating_point(), "htl::LabelEmbedding: expected floating-point logits, got ", logits.scalar_type());
   }
 
@@ -203,10 +201,16 @@ class LabelEmbeddingImpl : public torch::nn::Cloneable<LabelEmbeddingImpl> {
     const Temperature& schedule = options.temperature();
     if (!is_training()) {
       switch (evaluation()) {
-        case LabelEvaluation::expected_soft: rule.form = detail::LabelForm::mean; break;
-        case LabelEvaluation::plain: return rule;
-        case LabelEvaluation::tempered: break;
-        case LabelEvaluation::argmax: rule.form = detail::LabelForm::argmax; return rule;
+        case LabelEvaluation::expected_soft:
+          rule.form = detail::LabelForm::mean;
+          break;
+        case LabelEvaluation::plain:
+          return rule;
+        case LabelEvaluation::tempered:
+          break;
+        case LabelEvaluation::argmax:
+          rule.form = detail::LabelForm::argmax;
+          return rule;
       }
     } else {
       rule.is_noisy = options.noise() == LabelNoise::gumbel;

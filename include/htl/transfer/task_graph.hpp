@@ -41,8 +41,8 @@ struct TaskGraphOptions {
   TORCH_ARG(int64_t, label_fusion_width) = 0;
   /// The label embeddings; their number of classes is set task by task. Default: 10 dimensions, Gumbel noise, soft, τ = 1.
   TORCH_ARG(LabelEmbeddingOptions, label) = LabelEmbeddingOptions();
-  /// Generator of dropout and label noise; nothing = the default one. (One set in label() wins for the label noise.)
-  TORCH_ARG(std::optional<at::Generator>, generator) = std::nullopt;
+  /// Generator of dropout and label noise; undefined = the default one. (One set in label() wins for the label noise.)
+  TORCH_ARG(at::Generator, generator) = {};
 };
 
 namespace detail {
@@ -177,8 +177,8 @@ template <TaskTower TowerHolder, TaskLabelEmbedding LabelHolder, TaskFusion Fusi
 void TaskGraphImpl<TowerHolder, LabelHolder, FusionHolder>::reset() {
   HTL_CHECK(options.input_width() >= 1, "htl::TaskGraph: expected an input width ≥ 1, got ", options.input_width());
   HTL_CHECK(options.numeric_width() >= 0 && options.fusion_width() >= 0 && options.label_fusion_width() >= 0,
-            "htl::TaskGraph: expected widths ≥ 0, got numeric_width ", options.numeric_width(), ", fusion_width ", options.fusion_width(), ", label_fusion_width ",
-            options.label_fusion_width());
+            "htl::TaskGraph: expected widths ≥ 0, got numeric_width ", options.numeric_width(), ", fusion_width ", options.fusion_width(),
+            ", label_fusion_width ", options.label_fusion_width());
   const auto count = static_cast<size_t>(tasks_.size());
   is_read_.assign(count, false);
   for (int64_t t = 0; t < tasks_.size(); ++t)
@@ -211,18 +211,19 @@ void TaskGraphImpl<TowerHolder, LabelHolder, FusionHolder>::make_parts(int64_t p
   units.label = fuse(std::move(embeddings), options.label_fusion_width());
   if (units.representation || units.label) fusions_->make(t, task.name(), units);
 
-  towers_->make(t, task.name(), TowerOptions(inputs, task.output_width())
-                                    .hidden(options.tower())
-                                    .dropout(options.dropout())
-                                    .representation(options.representation())
-                                    .generator(options.generator()));
+  towers_->make(t, task.name(),
+                TowerOptions(inputs, task.output_width())
+                    .hidden(options.tower())
+                    .dropout(options.dropout())
+                    .representation(options.representation())
+                    .generator(options.generator()));
 
   if (!is_read_[t] || !task.is_discrete() || !has_label(options.transfer())) return;
   const int64_t logits = task.kind() == TaskKind::binary ? 1 : task.classes();
   HTL_CHECK(task.output_width() == logits, "htl::TaskGraph: the label of task \"", task.name(), "\" flows to other tasks, which needs ", logits,
             " logits, but its losses ask for an output of width ", task.output_width(), "; let only the representation flow (transfer), or drop the edge");
   LabelEmbeddingOptions label = LabelEmbeddingOptions(options.label()).classes(task.classes());
-  if (!label.generator()) label.generator(options.generator());
+  if (!label.generator().defined()) label.generator(options.generator());
   label_embeddings_->make(t, task.name(), label);
 }
 
@@ -231,8 +232,10 @@ void TaskGraphImpl<TowerHolder, LabelHolder, FusionHolder>::check_inputs(const s
   HTL_CHECK(static_cast<int64_t>(views.size()) == tasks_.size(), "htl::TaskGraph: expected ", tasks_.size(), " views, one per task of ", quoted(tasks_.names()),
             ", got ", views.size());
   for (size_t t = 0; t < views.size(); ++t)
-    check_shape("htl::TaskGraph", "the view of task \"" + tasks_[static_cast<int64_t>(t)].name() + "\"", views[t], {t == 0 ? -1 : views[0].size(0), options.input_width()});
-  HTL_CHECK(numeric.defined() || options.numeric_width() == 0, "htl::TaskGraph: expected numeric inputs [B, ", options.numeric_width(), "], got none; pass batch.numeric");
+    check_shape("htl::TaskGraph", "the view of task \"" + tasks_[static_cast<int64_t>(t)].name() + "\"", views[t],
+                {t == 0 ? -1 : views[0].size(0), options.input_width()});
+  HTL_CHECK(numeric.defined() || options.numeric_width() == 0, "htl::TaskGraph: expected numeric inputs [B, ", options.numeric_width(),
+            "], got none; pass batch.numeric");
   HTL_CHECK(!numeric.defined() || options.numeric_width() > 0, "htl::TaskGraph: got numeric inputs of shape ", shape_of(numeric),
             ", but was made for none; set numeric_width in its options");
   if (numeric.defined()) check_shape("htl::TaskGraph", "the numeric inputs", numeric, {views[0].size(0), options.numeric_width()});

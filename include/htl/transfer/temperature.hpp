@@ -42,9 +42,12 @@ class Temperature {
   double at(int64_t step) const {
     const auto n = static_cast<double>(step);
     switch (kind_) {
-      case Kind::constant: break;
-      case Kind::exponential: return std::max(end_, start_ * std::pow(factor_, std::floor(n / static_cast<double>(every_))));
-      case Kind::linear: return start_ + (end_ - start_) * std::min(1.0, n / static_cast<double>(every_));
+      case Kind::constant:
+        break;
+      case Kind::exponential:
+        return std::max(end_, start_ * std::pow(factor_, std::floor(n / static_cast<double>(every_))));
+      case Kind::linear:
+        return start_ + (end_ - start_) * std::min(1.0, n / static_cast<double>(every_));
     }
     return start_;
   }
@@ -53,9 +56,12 @@ class Temperature {
     const at::Tensor n = step.to(at::kFloat);
     const auto every = static_cast<double>(every_);
     switch (kind_) {
-      case Kind::constant: break;
-      case Kind::exponential: return at::pow(factor_, (n / every).floor()).mul(start_).clamp_min(end_);
-      case Kind::linear: return (n / every).clamp_max(1.0).mul(end_ - start_).add(start_);
+      case Kind::constant:
+        break;
+      case Kind::exponential:
+        return at::pow(factor_, (n / every).floor()).mul(start_).clamp_min(end_);
+      case Kind::linear:
+        return (n / every).clamp_max(1.0).mul(end_ - start_).add(start_);
     }
     return n.mul(0.0).add(start_);
   }
@@ -114,8 +120,9 @@ inline Temperature Temperature::parse(std::string_view text) {
     const int64_t steps = whole(numbers[2]);
     if (is_good) return linear(numbers[0], numbers[1], steps);
   }
-  HTL_CHECK(false, "htl::Temperature: can't read \"", text,
-            "\"; write \"constant:VALUE\", \"exponential:START,FACTOR,EVERY,FLOOR\" or \"linear:START,END,STEPS\", for example \"exponential:10,0.9,5000,0.5\"");
+  HTL_CHECK(
+      false, "htl::Temperature: can't read \"", text,
+      "\"; write \"constant:VALUE\", \"exponential:START,FACTOR,EVERY,FLOOR\" or \"linear:START,END,STEPS\", for example \"exponential:10,0.9,5000,0.5\"");
 }
 
 }  // namespace htl

@@ -65,8 +65,7 @@ inline void finish_linear(at::Tensor& out, const at::Tensor& bias, bool relu, do
         }
         if (threshold == 0) continue;
         const auto position = static_cast<uint64_t>(row * width);
-        for (int64_t j = 0; j < width; ++j)
-          y[j] = (stream.bits(position + static_cast<uint64_t>(j)) >> 32) < threshold ? scalar_t(0) : y[j] * scale;
+        for (int64_t j = 0; j < width; ++j) y[j] = (stream.bits(position + static_cast<uint64_t>(j)) >> 32) < threshold ? scalar_t(0) : y[j] * scale;
       }
     });
   });

@@ -41,8 +41,8 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
     const auto count = static_cast<int64_t>(sources.size());
     const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(0)));
     const at::Tensor product = at::mm(query.t(), key);
-    const at::Tensor form = (product + product.t()).mul_(0.5 * scale);                                      // S/√O
-    const at::Tensor line = at::addmv(at::mv(query.t(), key_bias), key.t(), query_bias).mul_(scale);        // v/√O
+    const at::Tensor form = (product + product.t()).mul_(0.5 * scale);                                // S/√O
+    const at::Tensor line = at::addmv(at::mv(query.t(), key_bias), key.t(), query_bias).mul_(scale);  // v/√O
     std::vector<at::Tensor> inputs, images;
     for (const at::Tensor& source : sources) {
       inputs.push_back(source.contiguous());
@@ -89,7 +89,8 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, const torch::autograd::variable_list& gradients) {
-    HTL_CHECK_STATE(!at::GradMode::is_enabled(), "htl::InformationFusion: expected a first-order backward, got create_graph = true; its gradient is written by hand "
+    HTL_CHECK_STATE(!at::GradMode::is_enabled(),
+                    "htl::InformationFusion: expected a first-order backward, got create_graph = true; its gradient is written by hand "
                     "and has no second derivative");
     const auto saved = ctx->get_saved_variables();
     const auto count = static_cast<size_t>(ctx->saved_data["count"].toInt());

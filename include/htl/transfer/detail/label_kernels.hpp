@@ -6,6 +6,7 @@
 #include <htl/nn/detail/random_stream.hpp>
 #include <htl/nn/detail/row_chunks.hpp>
 #include <htl/task/check.hpp>
+#include <htl/transfer/detail/label_mean.hpp>
 #include <htl/transfer/detail/label_weight.hpp>
 
 #include <ATen/Dispatch.h>
@@ -29,36 +30,36 @@ enum class LabelForm {
 
 /// @brief All that decides the weights of one forward.
 struct LabelRule {
-  LabelForm form = LabelForm::soft;     ///< see there
-  bool is_noisy = false;                ///< whether Gumbel noise is added
-  double temperature = 1.0;             ///< τ, unless device_temperature is defined
-  at::Tensor device_temperature = {};   ///< τ as a scalar on the device
+  LabelForm form = LabelForm::soft;    ///< see there
+  bool is_noisy = false;               ///< whether Gumbel noise is added
+  double temperature = 1.0;            ///< τ, unless device_temperature is defined
+  at::Tensor device_temperature = {};  ///< τ as a scalar on the device
 };
 
 /// @brief Weights [B, K] of the rows by ATen, differentiable by autograd; logits [B, 1] (binary; row 0 positive) or [B, K], fp32 or fp64.
 inline at::Tensor label_weights(const at::Tensor& logits, const LabelRule& rule, const std::optional<at::Generator>& generator) {
   const bool is_binary = logits.size(1) == 1;
-  const at::Tensor tau = rule.device_temperature.defined() ? rule.device_temperature.to(logits.scalar_type()) : at::full({}, rule.temperature, logits.options());
+  const at::Tensor tau =
+      rule.device_temperature.defined() ? rule.device_temperature.to(logits.scalar_type()) : at::full({}, rule.temperature, logits.options());
   const auto both = [](const at::Tensor& q) { return at::cat({q, 1.0 - q}, 1); };
   if (rule.form == LabelForm::mean) {
     if (is_binary) return both(mean_weight(logits, tau));
-    const at::Tensor self = at::full({logits.size(1)}, -std::numeric_limits<double>::infinity(), logits.options()).diag().nan_to_num(0.0);
-    const at::Tensor rest = (logits.unsqueeze(1) + self).logsumexp(2);
-    const at::Tensor each = mean_weight(logits - rest, tau);
-    return each / each.sum(1, /*keepdim=*/true);
+    return mean_weights_of_classes(logits, tau);
   }
   at::Tensor noisy = logits;
   if (rule.is_noisy) {
     noisy = logits + gumbel_noise(logits, generator);
     if (is_binary) noisy = noisy - gumbel_noise(logits, generator);  // the difference of two Gumbel variables is logistic
   }
+  // without their maximum the largest finite logits stay finite through the division
+  const auto soft = [&] { return is_binary ? both((noisy / tau).sigmoid()) : ((noisy - noisy.detach().amax(1, true)) / tau).softmax(1); };
   if (rule.form == LabelForm::argmax || rule.form == LabelForm::straight_through) {
     at::Tensor hard = is_binary ? both((noisy > 0).to(logits.scalar_type())) : at::zeros_like(noisy).scatter(1, noisy.argmax(1, true), 1.0);
     if (rule.form == LabelForm::argmax) return hard;
-    const at::Tensor soft = is_binary ? both((noisy / tau).sigmoid()) : (noisy / tau).softmax(1);
-    return hard + (soft - soft.detach());
+    const at::Tensor taught = soft();
+    return hard + (taught - taught.detach());
   }
-  return is_binary ? both((noisy / tau).sigmoid()) : (noisy / tau).softmax(1);
+  return soft();
 }
 
 /// @brief Whether BinaryLabelFunction can do it.
@@ -111,7 +112,8 @@ struct BinaryLabelFunction : torch::autograd::Function<BinaryLabelFunction> {
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx, const torch::autograd::variable_list& gradients) {
-    HTL_CHECK_STATE(!at::GradMode::is_enabled(), "htl::LabelEmbedding: expected a first-order backward, got create_graph = true; its gradient is written by hand "
+    HTL_CHECK_STATE(!at::GradMode::is_enabled(),
+                    "htl::LabelEmbedding: expected a first-order backward, got create_graph = true; its gradient is written by hand "
                     "and has no second derivative");
     const auto saved = ctx->get_saved_variables();
     const at::Tensor labels = saved[0].contiguous(), arriving = gradients[0].contiguous();

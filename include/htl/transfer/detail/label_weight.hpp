@@ -23,16 +23,17 @@ struct WeightAndSlope {
   double slope;   ///< ∂weight/∂z
 };
 
-/// Σ_k c_k z^(2k−1) + ½ is the mean weight near z = 0: c_k = B_2k / (2k−1)!, k = 1 … 9, to 1e-16 for |z| ≤ 1.
-inline constexpr std::array<double, 9> mean_weight_series = {1.0 / 6,
-                                                             -1.0 / 180,
-                                                             1.0 / 5040,
-                                                             -1.0 / 151200,
-                                                             1.0 / 4790016,
-                                                             -691.0 / 108972864000.0,
-                                                             1.0 / 5337446400.0,
-                                                             -3617.0 / 666913927680000.0,
-                                                             43867.0 / 283838567620608000.0};
+/// Σ_k c_k z^(2k−1) + ½ is the mean weight near z = 0: c_k = B_2k / (2k−1)!, k = 1 … 10, to rounding for |z| ≤ 1.
+inline constexpr std::array<double, 10> mean_weight_series = {1.0 / 6,
+                                                              -1.0 / 180,
+                                                              1.0 / 5040,
+                                                              -1.0 / 151200,
+                                                              1.0 / 4790016,
+                                                              -691.0 / 108972864000.0,
+                                                              1.0 / 5337446400.0,
+                                                              -3617.0 / 666913927680000.0,
+                                                              43867.0 / 283838567620608000.0,
+                                                              -174611.0 / 40142883134914560000.0};
 
 /// @brief E[σ(z + l)] for logistic l: (1 − u − z u)/(1 − u)², u = e^(−z); ½ at z = 0. By symmetry computed from |z|, exact in both tails.
 inline WeightAndSlope mean_weight(double logit) {

@@ -230,8 +230,7 @@ class Reader {
       Rows& rows = rows_[s];
       rows.user.push_back(users_.fields[0].encode(reader[user]));
       rows.video.push_back(videos_.fields[0].encode(reader[video]));
-      const std::array<char, 1> day_name = {static_cast<char>('0' + weekday)};
-      rows.context.push_back(context_[0].encode({day_name.data(), 1}));
+      rows.context.push_back(context_[0].encode(std::to_string(weekday)));
       rows.context.push_back(context_[1].encode(std::to_string(time / 100)));
       rows.context.push_back(context_[2].encode(reader[tab]));
       rows.context.push_back(context_[3].encode(reader[is_rand]));

@@ -104,7 +104,7 @@ class CsvReader {
   ByteSource source_;
   std::vector<char> buffer_;    // text in [0, filled_), then padding
   std::vector<uint32_t> ends_;  // CsvScan entries of all whole rows in the block
-  size_t filled_ = 0, scanned_ = 0, entries_ = 0, cursor_ = 0;
+  size_t filled_ = 0, entries_ = 0, cursor_ = 0;
   size_t next_begin_ = 0, row_begin_ = 0, row_size_ = 0;
   bool at_end_ = false;
   int64_t lines_before_ = 0;  // line feeds that have left the block

@@ -10,14 +10,21 @@
 #include <htl/metrics/regression_error.hpp>
 #include <htl/metrics/spearman.hpp>
 #include <htl/metrics/task_metrics.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <golden/metrics.hpp>
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/randperm.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <random>

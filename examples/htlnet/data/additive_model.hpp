@@ -3,7 +3,7 @@
 /// @brief The best model that adds one number per field: the floor from which the closed share of the gap to the optimum is counted.
 #pragma once
 
-#include "synthetic.hpp"
+#include <examples/htlnet/data/synthetic.hpp>
 
 #include <array>
 #include <cmath>

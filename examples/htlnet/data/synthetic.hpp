@@ -3,7 +3,7 @@
 /// @brief Synthetic recommendation logs whose true expectations are known in closed form, so that an oracle row bounds every table of results.
 #pragma once
 
-#include "counter_random.hpp"
+#include <examples/htlnet/data/counter_random.hpp>
 
 #include <htl/task/task_set.hpp>
 

@@ -3,6 +3,10 @@
 /// @brief Synthetic logs as a data set of the training program, and as files that its CSV reader reads back to the same data set.
 #pragma once
 
+#include <examples/htlnet/data/additive_model.hpp>
+#include <examples/htlnet/data/dataset.hpp>
+#include <examples/htlnet/data/synthetic.hpp>
+
 #include <htl/data/field_counter.hpp>
 #include <htl/data/vocabulary.hpp>
 #include <htl/io/atomic_file.hpp>
@@ -19,10 +23,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-#include "additive_model.hpp"
-#include "dataset.hpp"
-#include "synthetic.hpp"
 
 namespace htlnet {
 

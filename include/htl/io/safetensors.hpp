@@ -197,7 +197,8 @@ inline void save_safetensors(const std::filesystem::path& path, const TensorFile
     HTL_CHECK(name != "__metadata__", "htl::save_safetensors: the name __metadata__ is reserved by the format; rename the tensor");
     HTL_CHECK(tensor.defined(), "htl::save_safetensors: tensor \"", name, "\" is undefined; leave it out");
     HTL_CHECK(tensor.layout() == at::kStrided, "htl::save_safetensors: expected a dense tensor \"", name, "\", got layout ", tensor.layout());
-    const auto known = std::find_if(detail::tensor_types.begin(), detail::tensor_types.end(), [&](const auto& t) { return t.type == tensor.scalar_type(); });
+    const at::ScalarType type = tensor.scalar_type();
+    const auto known = std::find_if(detail::tensor_types.begin(), detail::tensor_types.end(), [&](const auto& t) { return t.type == type; });
     HTL_CHECK(known != detail::tensor_types.end(), "htl::save_safetensors: the format has no element type for tensor \"", name, "\" of type ",
               tensor.scalar_type());
     parts.push_back({&name, &tensor, known->name, static_cast<uint64_t>(tensor.nbytes())});

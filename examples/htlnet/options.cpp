@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "options.hpp"
+
+#include <CLI/CLI.hpp>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <iostream>
+#include <sstream>
+#include <numeric>
+#include <stdexcept>
+
+namespace htlnet {
+namespace {
+
+size_t distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+  return candidates.empty() ? "" : *std::min_element(candidates.begin(), candidates.end(), [&](const auto& a, const auto& b) { return distance(word, a) < distance(word, b); });
+}
+
+CLI::Validator one_of(std::vector<std::string> values) {
+  std::string list;
+  for (const std::string& value : values) list += (list.empty() ? "" : "|") + value;
+  return {[values, list](const std::string& given) {
+            if (std::find(values.begin(), values.end(), given) != values.end()) return std::string();
+            return "expected " + list + ", got \"" + given + "\"; did you mean \"" + nearest(given, values) + "\"?";
+          },
+          list};
+}
+
+CLI::Validator at_least(double least, const std::string& what) {
+  return {[least, what](const std::string& given) {
+            double value = 0.0;
+            if (CLI::detail::lexical_cast(given, value) && value >= least) return std::string();
+            return "expected " + what + ", got \"" + given + "\"";
+          },
+          what};
+}
+
+CLI::Validator date_range() {
+  return {[](const std::string& given) {
+            const auto is_date = [](const std::string& text) {
+              if (text.size() != 10) return false;
+              for (size_t i = 0; i < text.size(); ++i)
+                if ((i == 4 || i == 7) ? text[i] != '-' : (text[i] < '0' || text[i] > '9')) return false;
+              return true;
+            };
+            const size_t colon = given.find(':');
+            if (is_date(given.substr(0, colon)) && (colon == std::string::npos || is_date(given.substr(colon + 1)))) return std::string();
+            return "expected YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD, got \"" + given + "\"";
+          },
+          "DATE[:DATE]"};
+}
+
+const auto positive = [] { return at_least(1, "a whole number ≥ 1"); };
+const auto not_negative = [] { return at_least(0, "a number ≥ 0"); };
+
+void add_data_options(CLI::App& app, Options& options) {
+  DataOptions& data = options.data;
+  app.add_option("--data", data.directory, "Folder with the data files")->group("Data");
+  app.add_option("--test-dates", data.test_dates, "Days to test on (kuairand)")->check(date_range())->group("Data");
+}
+
+void add_train_options(CLI::App& app, Options& options) {
+  DataOptions& data = options.data;
+  app.add_option("--dataset", data.dataset, "What the rows are")->check(one_of({"kuairand", "csv", "synthetic"}))->capture_default_str()->group("Data");
+  add_data_options(app, options);
+  app.add_option("--schema", data.schema, "Schema of the CSV files (csv): columns, tasks, split")->group("Data");
+  app.add_option("--scenario", data.scenario, "What is simulated (synthetic)")->check(one_of({"video", "commerce"}))->capture_default_str()->group("Data");
+  app.add_option("--rows", data.rows, "How many rows are simulated (synthetic)")->check(positive())->capture_default_str()->group("Data");
+  app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand)")->check(date_range())->group("Data");
+  app.add_option("--valid-dates", data.valid_dates, "Days that choose the best epoch (kuairand)")->check(date_range())->group("Data");
+  app.add_option("--min-count", data.min_count, "Ids that are rarer in the training rows share the field's unknown row")->check(positive())->capture_default_str()->group("Data");
+
+  ModelOptions& model = options.model;
+  app.add_option("--model", model.model, "htlnet, or its control: a tower per task on the shared embedding, no transfer")
+      ->check(one_of({"htlnet", "shared_embedding"}))->capture_default_str()->group("Model");
+  app.add_option("--embedding-dim", model.embedding_dim, "Width of one field's embedding")->check(positive())->capture_default_str()->group("Model");
+  app.add_option("--embedding-sd", model.embedding_sd, "Standard deviation of the initial embeddings")->check(not_negative())->capture_default_str()->group("Model");
+  app.add_option("--tower", model.tower, "Widths of a tower's hidden layers, as in 128,64,32")->delimiter(',')->check(positive())->capture_default_str()->group("Model");
+  app.add_option("--dropout", model.dropout, "Part of a tower's hidden units dropped in training, in [0, 1)")->check(CLI::Range(0.0, 0.999))->capture_default_str()->group("Model");
+  app.add_option("--core-label", model.core_label, "Transform of the core task's label")->check(one_of({"z_score", "log1p", "none"}))->capture_default_str()->group("Model");
+  app.add_option("--transfer", model.transfer, "What flows from a task to those after it")->check(one_of({"both", "representation", "label"}))->capture_default_str()->group("Transfer");
+  app.add_option("--fusion", model.fusion, "How several preceding tasks are fused")->check(one_of({"attention", "concat", "mean", "gate"}))->capture_default_str()->group("Transfer");
+  app.add_option("--stop-gradient", model.stop_gradient, "Where the gradient of what flows stops")
+      ->check(one_of({"inputs", "label_output", "fusion_output", "none"}))->capture_default_str()->group("Transfer");
+  app.add_option("--representation", model.representation, "The hidden layer that flows")->check(one_of({"first", "last"}))->capture_default_str()->group("Transfer");
+  app.add_option("--label-dim", model.label_dim, "Width of a label embedding")->check(positive())->capture_default_str()->group("Transfer");
+  app.add_option("--label-noise", model.label_noise, "Noise on the predicted label in training")->check(one_of({"gumbel", "none"}))->capture_default_str()->group("Transfer");
+  app.add_option("--label-hardness", model.label_hardness, "Mixture of label rows, or a drawn one")->check(one_of({"soft", "straight_through"}))->capture_default_str()->group("Transfer");
+  app.add_option("--label-evaluation", model.label_evaluation, "The label outside training")
+      ->check(one_of({"auto", "expected_soft", "plain", "tempered", "argmax"}))->capture_default_str()->group("Transfer");
+  app.add_option("--temperature", model.temperature, "VALUE, exponential:START,FACTOR,EVERY,FLOOR or linear:START,END,STEPS")->capture_default_str()->group("Transfer");
+  app.add_option("--adjuster", model.adjuster, "How the tasks' gradients on the embeddings are combined")->check(one_of({"core_task", "sum"}))->capture_default_str()->group("Gradient");
+  app.add_option("--alpha", model.alpha, "Part of what conflicts with the core task that is projected away")->check(not_negative())->capture_default_str()->group("Gradient");
+  app.add_option("--gamma", model.gamma, "How far gradient sizes follow the core task's, in [0, 1]")->check(CLI::Range(0.0, 1.0))->capture_default_str()->group("Gradient");
+  app.add_option("--clip-ratio", model.clip_ratio, "Bound C of the ratio of sizes, ≥ 1")->check(at_least(1, "a number ≥ 1"))->capture_default_str()->group("Gradient");
+  app.add_option("--norm", model.norm, "The norm in that ratio: before or after the projection, or a moving average")
+      ->check(one_of({"before", "after", "average"}))->capture_default_str()->group("Gradient");
+  app.add_option("--several-cores", model.several_cores, "What several core tasks mean")->check(one_of({"combined", "own"}))->capture_default_str()->group("Gradient");
+
+  TrainOptions& train = options.train;
+  app.add_option("--row-optimizer", train.row_optimizer, "Optimizer of the embedding rows")
+      ->check(one_of({"row_adagrad", "adagrad", "lazy_adam"}))->capture_default_str()->group("Training");
+  app.add_option("--dense-optimizer", train.dense_optimizer, "Optimizer of everything else")->check(one_of({"adam", "adamw"}))->capture_default_str()->group("Training");
+  app.add_option("--row-lr", train.row_lr, "Learning rate of the embedding rows")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--dense-lr", train.dense_lr, "Learning rate of everything else")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--warmup", train.warmup, "Steps over which both rates rise")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--decay", train.decay, "What the rates do after that, until the last step")->check(one_of({"constant", "linear", "cosine"}))->capture_default_str()->group("Training");
+  app.add_option("--row-weight-decay", train.row_weight_decay, "Weight decay of touched rows")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--weight-decay", train.weight_decay, "Weight decay of everything else")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--clip-norm", train.clip_norm, "Bound of the norm of all gradients together; 0 = none")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--average", train.average, "Weights that are evaluated and saved: none, ema:DECAY, or mean")->capture_default_str()->group("Training");
+  app.add_option("--epochs", train.epochs, "Most passes over the training rows")->check(positive())->capture_default_str()->group("Training");
+  app.add_option("--batch-size", train.batch_size, "Rows of a step")->check(positive())->capture_default_str()->group("Training");
+  app.add_option("--patience", train.patience, "Epochs without a better one before training stops; 0 = never")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--select-by", train.select_by, "TASK.METRIC on the validation rows that chooses the best epoch; default: the first core task's")->group("Training");
+  app.add_option("--seed", train.seed, "Seed of everything that is drawn")->capture_default_str()->group("Training");
+  app.add_option("--threads", train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str()->group("Machine");
+  app.add_option("--device", train.device, "Where it runs")->check(one_of({"cpu", "cuda"}))->capture_default_str()->group("Machine");
+  app.add_option("--precision", train.precision, "Arithmetic of the towers: tf32 is for cuda, bf16 is autocast")->check(one_of({"fp32", "tf32", "bf16"}))->capture_default_str()->group("Machine");
+  app.add_option("--matrix-backend", train.matrix_backend, "Matrix products on the CPU: the fastest exact one, or one by name")
+      ->check(one_of({"auto", "mkl", "onednn"}))->capture_default_str()->group("Machine");
+  app.add_option("--log-every", train.log_every, "Steps between lines of metrics.jsonl and of the log")->check(positive())->capture_default_str()->group("Machine");
+  app.add_flag("--quiet", train.quiet, "Print only the final table")->group("Machine");
+}
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  return names;
+}
+
+struct Parser {
+  Options options;
+  CLI::App app{"htlnet — the HTLNet reference model (Tang et al., RecSys 2024): discrete tasks and a continuous core task in one model"};
+  CLI::App* train = nullptr;
+  CLI::App* evaluate = nullptr;
+  CLI::App* synthesize = nullptr;
+  std::string config;
+
+  Parser() {
+    app.require_subcommand(1);
+    app.footer("Each command has its own help: htlnet train --help");
+    train = app.add_subcommand("train", "Train on rows of some days, choose the best epoch on others, test on the last");
+    train->add_option("--config", config, "Options from a TOML file, key = value; the command line comes over it")->group("Data");
+    add_train_options(*train, options);
+    train->add_option("--output", options.output, "Folder of the run: configuration, feature map, weights, metrics.jsonl, summary.json")->group("Data");
+    evaluate = app.add_subcommand("evaluate", "Test a finished run on rows of other days");
+    evaluate->add_option("--run", options.run, "Folder of a finished run");
+    add_data_options(*evaluate, options);
+    evaluate->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str();
+    synthesize = app.add_subcommand("synthesize", "Write simulated rows as CSV with a schema");
+    synthesize->add_option("--scenario", options.data.scenario, "What is simulated")->check(one_of({"video", "commerce"}))->capture_default_str();
+    synthesize->add_option("--rows", options.data.rows, "How many rows")->check(positive())->capture_default_str();
+    synthesize->add_option("--seed", options.train.seed, "Seed")->capture_default_str();
+    synthesize->add_option("--output", options.output, "Folder to write to");
+  }
+
+  CLI::App* chosen() {
+    for (CLI::App* command : {train, evaluate, synthesize})
+      if (command->parsed()) return command;
+    return nullptr;
+  }
+
+  std::string explain(const CLI::Error& error) {
+    if (!dynamic_cast<const CLI::ExtrasError*>(&error)) return error.what();
+    CLI::App* command = chosen() ? chosen() : train;
+    std::vector<std::string> rest = command->remaining();
+    if (rest.empty()) rest = app.remaining();
+    if (rest.empty()) return error.what();
+    return no_such_option(rest.front().substr(0, rest.front().find('=')), *command);
+  }
+
+  static std::string no_such_option(const std::string& word, const CLI::App& command) {
+    return "there is no option \"" + word + "\" of " + command.get_name() + "; did you mean \"" + nearest(word, option_names(command)) + "\"?";
+  }
+
+  /// All options of train as TOML, without what belongs to one run.
+  std::string config_text() const {
+    std::istringstream all(train->config_to_str(/*default_also=*/true));
+    std::string text, line;
+    while (std::getline(all, line))
+      if (line.rfind("config=", 0) != 0 && line.rfind("output=", 0) != 0) text += line + "\n";
+    return text;
+  }
+
+  /// Parses; a configuration file's values come in front of the command line's.
+  void parse(const std::vector<std::string>& arguments) {
+    std::vector<std::string> all = arguments;
+    for (size_t i = 1; i < arguments.size(); ++i) {
+      const std::string& word = arguments[i];
+      const bool joined = word.rfind("--config=", 0) == 0;
+      if (arguments[0] != "train" || (!joined && (word != "--config" || i + 1 == arguments.size()))) continue;
+      const std::vector<std::string> from_file = read_config(joined ? word.substr(9) : arguments[i + 1], arguments);
+      all.insert(all.begin() + 1, from_file.begin(), from_file.end());
+    }
+    std::reverse(all.begin(), all.end());
+    app.parse(all);
+    CLI::App* command = chosen();
+    if (command != evaluate && options.output.empty()) throw CLI::RequiredError("--output FOLDER");
+    if (command == evaluate && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
+  }
+
+ private:
+  std::vector<std::string> read_config(const std::string& path, const std::vector<std::string>& arguments) const {
+    toml::table table;
+    try {
+      table = toml::parse_file(path);
+    } catch (const toml::parse_error& error) {
+      std::ostringstream text;
+      text << "--config: can't read \"" << path << "\" as TOML: " << error.description() << " (line " << error.source().begin.line << ")";
+      throw CLI::ValidationError(text.str());
+    }
+    std::vector<std::string> result;
+    for (const auto& [key, value] : table) {
+      const std::string name = "--" + std::string(key.str());
+      const std::vector<std::string> known = option_names(*train);
+      if (name == "--config" || std::find(known.begin(), known.end(), name) == known.end())
+        throw CLI::ValidationError("in \"" + path + "\" " + no_such_option(name, *train));
+      const bool given = std::any_of(arguments.begin(), arguments.end(), [&](const std::string& word) { return word == name || word.rfind(name + "=", 0) == 0; });
+      const std::string text = as_text(value, path, name);
+      if (!given && !text.empty()) result.push_back(name + "=" + text);
+    }
+    return result;
+  }
+
+  static std::string as_text(const toml::node& node, const std::string& path, const std::string& name) {
+    if (const auto* list = node.as_array()) {
+      std::string text;
+      for (const toml::node& item : *list) text += (text.empty() ? "" : ",") + as_text(item, path, name);
+      return text;
+    }
+    if (const auto text = node.value_exact<std::string>()) return *text;
+    if (const auto whole = node.value_exact<int64_t>()) return std::to_string(*whole);
+    if (const auto number = node.value_exact<double>()) {
+      char text[32];
+      return {text, std::to_chars(text, text + sizeof(text), *number).ptr};
+    }
+    if (const auto flag = node.value_exact<bool>()) return *flag ? "true" : "false";
+    throw CLI::ValidationError("in \"" + path + "\" the value of \"" + name.substr(2) + "\" is neither text, number, true or false nor a list of these");
+  }
+};
+
+}  // namespace
+
+Options parse_options(int argc, const char* const* argv, int& exit_code) {
+  Parser parser;
+  exit_code = 0;
+  try {
+    if (argc > 1 && argv[1][0] != '-') {
+      const std::string first = argv[1];
+      const std::vector<std::string> commands = {"train", "evaluate", "synthesize"};
+      if (std::find(commands.begin(), commands.end(), first) == commands.end()) {
+        std::cerr << "htlnet: there is no command \"" << first << "\"; did you mean \"" << nearest(first, commands) << "\"? See htlnet --help\n";
+        exit_code = 2;
+        return {};
+      }
+    }
+    parser.parse({argv + 1, argv + argc});
+  } catch (const CLI::Success& help) {
+    parser.app.exit(help);
+    return {};
+  } catch (const CLI::Error& error) {
+    const std::string sentence = parser.explain(error);
+    std::cerr << "htlnet: " << sentence << (sentence.back() == '?' ? " " : ". ") << "See htlnet " << (parser.chosen() ? parser.chosen()->get_name() + " " : "") << "--help\n";
+    exit_code = 2;
+    return {};
+  }
+  parser.options.command = parser.chosen()->get_name();
+  if (parser.options.command == "train") parser.options.config_text = parser.config_text();
+  return parser.options;
+}
+
+Options read_run_options(const std::string& path) {
+  if (!std::filesystem::exists(path)) throw std::runtime_error("expected a finished run with \"" + path + "\", which is not there; train first, or give another --run");
+  Parser parser;
+  try {
+    parser.parse({"train", "--config", path, "--output", "."});
+  } catch (const CLI::Error& error) {
+    throw std::runtime_error("can't read \"" + path + "\": " + parser.explain(error));
+  }
+  parser.options.command = "train";
+  return parser.options;
+}
+
+}  // namespace htlnet

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "trainer.hpp"
+
+#include <htl/optim/clip.hpp>
+
+#include <torch/types.h>
+
+#include <ATen/autocast_mode.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+namespace htlnet {
+namespace {
+
+/// bfloat16 autocast for a scope, with everything put back at its end.
+class Autocast {
+ public:
+  Autocast(bool enabled, const torch::Device& device) : type_(device.type()), enabled_(enabled) {
+    if (!enabled_) return;
+    was_enabled_ = at::autocast::is_autocast_enabled(type_);
+    previous_ = at::autocast::get_autocast_dtype(type_);
+    at::autocast::set_autocast_enabled(type_, true);
+    at::autocast::set_autocast_dtype(type_, torch::kBFloat16);
+    at::autocast::increment_nesting();
+  }
+  ~Autocast() {
+    if (!enabled_) return;
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(type_, was_enabled_);
+    at::autocast::set_autocast_dtype(type_, previous_);
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  torch::DeviceType type_;
+  bool enabled_, was_enabled_ = false;
+  torch::ScalarType previous_ = torch::kFloat;
+};
+
+htl::AnySchedule schedule_of(const TrainOptions& options, double rate, int64_t steps) {
+  const int64_t rest = std::max<int64_t>(1, steps - 1 - options.warmup);
+  if (options.decay == "linear") return htl::WarmUp{options.warmup, htl::LinearDecay{rate, rest, 0.0}};
+  if (options.decay == "cosine") return htl::WarmUp{options.warmup, htl::CosineDecay{rate, rest, 0.0}};
+  return htl::WarmUp{options.warmup, htl::ConstantRate{rate}};
+}
+
+std::variant<htl::RowAdagrad, htl::LazyAdam> row_optimizer_of(const htl::RowTables& tables, const TrainOptions& options) {
+  if (options.row_optimizer == "lazy_adam") return htl::LazyAdam(tables, {.lr = options.row_lr, .weight_decay = options.row_weight_decay});
+  return htl::RowAdagrad(tables, {.lr = options.row_lr, .weight_decay = options.row_weight_decay, .elementwise = options.row_optimizer == "adagrad"});
+}
+
+std::unique_ptr<htl::WeightAverage> average_of(const std::string& wanted, const htl::RowTables& tables, const std::vector<torch::Tensor>& parameters, int64_t steps_per_epoch) {
+  if (wanted == "none") return nullptr;
+  if (wanted == "mean") return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = 0.0, .start = steps_per_epoch, .every = 1});
+  const bool named = wanted.rfind("ema:", 0) == 0;
+  const double decay = named ? std::strtod(wanted.c_str() + 4, nullptr) : 0.0;
+  HTL_CHECK(named && decay > 0.0 && decay < 1.0, "htlnet: --average expected none, mean or ema:DECAY with a decay in (0, 1), got \"", wanted, "\"");
+  return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = decay});
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+
+std::vector<double> numbers(const torch::Tensor& tensor) {
+  const torch::Tensor values = tensor.detach().to(torch::kCPU, torch::kDouble).contiguous();
+  return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
+}
+
+}  // namespace
+
+Trainer::Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t steps_per_epoch)
+    : net_(std::move(net)),
+      tasks_(std::move(tasks)),
+      options_(options),
+      device_(net_->embedding->weight.device()),
+      loss_(tasks_),
+      dense_parameters_(htl::dense_parameters(*net_)),
+      tables_(net_->embedding),
+      rows_(row_optimizer_of(tables_, options.train)),
+      dense_(dense_parameters_, {.lr = options.train.dense_lr, .weight_decay = options.train.weight_decay, .decoupled_weight_decay = options.train.dense_optimizer == "adamw"}),
+      average_(average_of(options.train.average, tables_, dense_parameters_, steps_per_epoch)),
+      row_rate_(schedule_of(options.train, options.train.row_lr, options.train.epochs * steps_per_epoch)),
+      dense_rate_(schedule_of(options.train, options.train.dense_lr, options.train.epochs * steps_per_epoch)),
+      finite_(torch::ones({tasks_.size()}, torch::TensorOptions(torch::kBool).device(device_))) {}
+
+void Trainer::set_rates() {
+  std::visit([&](auto& rows) { htl::set_lr(rows, row_rate_(step_)); }, rows_);
+  htl::set_lr(dense_, dense_rate_(step_));
+}
+
+Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
+  const bool adjusted = options_.model.adjuster == "core_task";
+  dense_.zero_grad();
+  htl::TaskLosses losses;
+  {
+    const Autocast autocast(options_.train.precision == "bf16", device_);
+    losses = loss_(net_->forward(batch, adjusted ? Gradients::adjusted : watch ? Gradients::watched : Gradients::summed), batch.labels);
+  }
+  StepResult result;
+  if (adjusted) {
+    result.report = htl::backward(losses, net_->core_task);
+  } else if (watch) {
+    result.report = htl::backward(losses, net_->plain_sum);
+  } else {
+    losses.sum().backward();
+  }
+  if (result.report) {
+    result.losses = result.report->losses;
+  } else {
+    std::vector<torch::Tensor> values;
+    for (const auto& [name, loss] : losses.values) values.push_back(loss.detach());
+    result.losses = torch::stack(values);
+  }
+  finite_.logical_and_(result.losses.isfinite());
+  if (options_.train.clip_norm > 0.0) result.gradient_norm = htl::clip_grad_norm(tables_, dense_parameters_, options_.train.clip_norm);
+  set_rates();
+  if (average_) average_->update();
+  std::visit([](auto& rows) { rows.step(); }, rows_);
+  dense_.step();
+  ++step_;
+  return result;
+}
+
+// The only place where a training step's figures are read back.
+void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
+  const torch::Tensor finite = finite_.to(torch::kCPU);
+  const std::vector<double> losses = numbers(result.losses);
+  for (int64_t t = 0; t < tasks_.size(); ++t) {
+    HTL_CHECK_STATE(finite[t].item<bool>(), "htlnet: the loss of task \"", tasks_[t].name(), "\" was not finite at or before step ", step_,
+                    "; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label. The weights of the best epoch so far are kept");
+    line["losses"][tasks_[t].name()] = losses[static_cast<size_t>(t)];
+  }
+  line["row_lr"] = row_rate_(step_ - 1);
+  line["dense_lr"] = dense_rate_(step_ - 1);
+  if (result.gradient_norm.defined()) line["gradient_norm"] = numbers(result.gradient_norm).front();
+  if (!result.report) return;
+  const std::vector<double> norms = numbers(result.report->norms()), cosines = numbers(result.report->cosines()), weights = numbers(result.report->weights);
+  for (int64_t t = 0; t < tasks_.size(); ++t) {
+    line["norms"][tasks_[t].name()] = norms[static_cast<size_t>(t)];
+    line["weights"][tasks_[t].name()] = weights[static_cast<size_t>(t)];
+    for (int64_t s = 0; s < t; ++s) line["cosines"][tasks_[s].name() + "," + tasks_[t].name()] = cosines[static_cast<size_t>(t * tasks_.size() + s)];
+  }
+  line["passes"] = result.report->passes;
+}
+
+TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& valid, const Groups& groups, const std::function<void(const nlohmann::json&)>& log,
+                            const std::function<void()>& keep) {
+  const TrainOptions& options = options_.train;
+  Progress progress(options.quiet);
+  const bool on_cpu = device_.is_cpu();
+  // On CUDA the rows live on the device where they are of the short form; batches of bags are copied from pinned memory while the step before runs.
+  const bool resident = !on_cpu && train.all().fields.is_short();
+  const bool fixed_shape = !on_cpu && train.rows() >= options.batch_size;
+  htl::BatchLoader loader(resident ? train.to(device_) : train, {.batch_size = options.batch_size,
+                                                                 .shuffle = true,
+                                                                 .seed = options.seed,
+                                                                 .drop_last = fixed_shape,
+                                                                 .prefetch = !on_cpu && !resident,
+                                                                 .pin_memory = !on_cpu && !resident});
+  TrainingResult result;
+  net_->train();
+  for (int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
+    auto start = std::chrono::steady_clock::now();
+    int64_t rows = 0, in_epoch = 0;
+    for (const htl::Batch& batch : loader) {
+      const bool logged = (step_ + 1) % options.log_every == 0;
+      const StepResult done = step(resident || on_cpu ? batch : batch.to(device_, /*non_blocking=*/true), logged);
+      rows += batch.rows();
+      ++in_epoch;
+      if (!logged) continue;
+      nlohmann::json line = {{"kind", "step"}, {"epoch", epoch}, {"step", step_}};
+      read_losses(done, line);
+      const double rate = static_cast<double>(rows) / seconds_since(start);
+      line["samples_per_second"] = rate;
+      log(line);
+      progress.bar(epoch, options.epochs, in_epoch, loader.batches(), rate);
+    }
+    nlohmann::json last = {{"kind", "epoch"}, {"epoch", epoch}, {"step", step_}};
+    const torch::Tensor finite = finite_.to(torch::kCPU);
+    for (int64_t t = 0; t < tasks_.size(); ++t)
+      HTL_CHECK_STATE(finite[t].item<bool>(), "htlnet: the loss of task \"", tasks_[t].name(), "\" was not finite in epoch ", epoch,
+                      "; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label. The weights of the best epoch so far are kept");
+    const double seconds = seconds_since(start);
+    result.train_seconds += seconds;
+    result.epochs = epoch;
+    last["samples_per_second"] = static_cast<double>(rows) / seconds;
+    last["seconds"] = seconds;
+    result.samples_per_second += (static_cast<double>(rows) / seconds - result.samples_per_second) / static_cast<double>(epoch);
+    log(last);
+
+    std::optional<htl::WeightAverage::Guard> averaged;
+    if (average_) averaged.emplace(average_->apply());
+    bool is_best = true;
+    if (valid.rows() > 0) {
+      const nlohmann::json metrics = evaluate(net_, tasks_, valid, groups, device_);
+      if (epoch == 1) result.selection = Selection::parse(options.select_by, tasks_, metrics);
+      const nlohmann::json& chosen = metrics.at(result.selection.task).at(result.selection.metric);
+      HTL_CHECK(chosen.is_number(), "htlnet: ", result.selection.task, ".", result.selection.metric, " is not defined on the validation rows (one class, or no label?); ",
+                "choose another --select-by");
+      const double value = chosen.get<double>();
+      is_best = epoch == 1 || result.selection.better(value, result.best_value);
+      if (is_best) result.best_value = value;
+      log({{"kind", "evaluation"}, {"split", "valid"}, {"epoch", epoch}, {"step", step_}, {"metrics", metrics}});
+      char text[200];
+      std::snprintf(text, sizeof(text), "epoch %lld/%lld  %s.%s %.5f%s  %.0f rows/s", static_cast<long long>(epoch), static_cast<long long>(options.epochs),
+                    result.selection.task.c_str(), result.selection.metric.c_str(), value, is_best ? " (best)" : "", static_cast<double>(rows) / seconds);
+      progress.line(text);
+    } else {
+      char text[120];
+      std::snprintf(text, sizeof(text), "epoch %lld/%lld  %.0f rows/s", static_cast<long long>(epoch), static_cast<long long>(options.epochs),
+                    static_cast<double>(rows) / seconds);
+      progress.line(text);
+    }
+    if (is_best) {
+      result.best_epoch = epoch;
+      keep();
+    }
+    averaged.reset();
+    if (options.patience > 0 && valid.rows() > 0 && epoch - result.best_epoch >= options.patience) break;
+  }
+  result.steps = step_;
+  return result;
+}
+
+}  // namespace htlnet

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file trainer.hpp
+/// @brief The training loop, for CPU and CUDA: batches in, steps, the best epoch kept.
+#pragma once
+
+#include "evaluate.hpp"
+#include "progress.hpp"
+
+#include <htl/data/batch_loader.hpp>
+#include <htl/loss/hybrid_loss.hpp>
+#include <htl/optim/dense_parameters.hpp>
+#include <htl/optim/fused_adam.hpp>
+#include <htl/optim/lazy_adam.hpp>
+#include <htl/optim/row_adagrad.hpp>
+#include <htl/optim/schedule.hpp>
+#include <htl/optim/weight_average.hpp>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <variant>
+
+namespace htlnet {
+
+/// What a training has found.
+struct TrainingResult {
+  int64_t best_epoch = 0, epochs = 0, steps = 0;
+  double best_value = 0.0, train_seconds = 0.0, samples_per_second = 0.0;
+  Selection selection;
+};
+
+/// One model, its optimizers and its loop. `Trainer::step` is one training step without a host synchronisation.
+class Trainer {
+ public:
+  /// @param net on its device already
+  /// @param tasks with fitted label transforms
+  /// @param steps_per_epoch for decays that end with the run
+  Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t steps_per_epoch);
+
+  /// What a step leaves to read; nothing is read back.
+  struct StepResult {
+    torch::Tensor losses;                     // [T]
+    std::optional<htl::GradientReport> report;
+    torch::Tensor gradient_norm;              // undefined without clipping
+  };
+
+  /// One update with one batch on the net's device.
+  /// @param watch also report norms and cosines where the plain sum is used
+  StepResult step(const htl::Batch& batch, bool watch = false);
+
+  /// Epochs until the best one is `patience` epochs old.
+  /// @param log takes one JSON object a logged step or evaluation
+  /// @param keep is called when an epoch is the best so far, with its weights in the model
+  TrainingResult run(const htl::TableData& train, const htl::TableData& valid, const Groups& groups, const std::function<void(const nlohmann::json&)>& log,
+                     const std::function<void()>& keep);
+
+  HtlNet& net() { return net_; }
+  int64_t steps() const { return step_; }
+
+ private:
+  void set_rates();
+  void read_losses(const StepResult& result, nlohmann::json& line);
+
+  HtlNet net_;
+  htl::TaskSet tasks_;
+  Options options_;
+  torch::Device device_;
+  htl::HybridLoss loss_;
+  std::vector<torch::Tensor> dense_parameters_;
+  htl::RowTables tables_;
+  std::variant<htl::RowAdagrad, htl::LazyAdam> rows_;
+  htl::FusedAdam dense_;
+  std::unique_ptr<htl::WeightAverage> average_;
+  htl::AnySchedule row_rate_, dense_rate_;
+  torch::Tensor finite_;  // [T] bool on the device: no loss since the last look was NaN or infinite
+  int64_t step_ = 0;
+};
+
+}  // namespace htlnet

@@ -76,7 +76,8 @@ int main(int argc, char** argv) {
   const int64_t batches = 16;
   htl::TableData data = random_rows(vocabulary, batches * batch_size);
   if (device == "cuda") data = data.to(torch::kCUDA);
-  const htl::TaskSet tasks = htl::TaskSet{htl::binary("click"), htl::binary("long_view"), htl::regression("watch_time").core().transform(htl::z_score())}.fitted(data.labels());
+  const htl::TaskSet tasks =
+      htl::TaskSet{htl::binary("click"), htl::binary("long_view"), htl::regression("watch_time").core().transform(htl::z_score())}.fitted(data.labels());
   std::vector<std::unique_ptr<htlnet::Trainer>> trainers;
   std::vector<std::string> names;
   for (const std::string which : {"adjusted", "plain"}) {
@@ -105,7 +106,8 @@ int main(int argc, char** argv) {
       if (++done == warmup + steps) break;
     }
   }
-  nlohmann::json line = {{"program", "htl"}, {"rows", rows}, {"batch", batch_size}, {"matrix", backend}, {"steps", steps}, {"threads", threads}, {"precision", precision}};
+  nlohmann::json line = {{"program", "htl"}, {"rows", rows},       {"batch", batch_size},   {"matrix", backend},
+                         {"steps", steps},   {"threads", threads}, {"precision", precision}};
   line["ms_per_step"] = median(milliseconds.front());
   line["samples_per_second"] = static_cast<double>(batch_size) / median(milliseconds.front()) * 1e3;
   for (size_t i = 0; i < names.size(); ++i) line["ms_" + names[i]] = median(milliseconds[i]);

@@ -80,8 +80,8 @@ Selection Selection::parse(const std::string& wanted, const htl::TaskSet& tasks,
             htl::nearest(selection.task, tasks.names()), "\"?");
   std::vector<std::string> known;
   for (const auto& [name, value] : metrics.at(selection.task).items()) known.push_back(name);
-  HTL_CHECK(metrics.at(selection.task).contains(selection.metric), "htlnet: --select-by names the metric \"", selection.metric, "\", which task \"", selection.task,
-            "\" does not have; did you mean \"", htl::nearest(selection.metric, known), "\"? Metrics: ", htl::quoted(known));
+  HTL_CHECK(metrics.at(selection.task).contains(selection.metric), "htlnet: --select-by names the metric \"", selection.metric, "\", which task \"",
+            selection.task, "\" does not have; did you mean \"", htl::nearest(selection.metric, known), "\"? Metrics: ", htl::quoted(known));
   selection.greater = htl::TaskMetrics::greater_is_better(selection.metric) || selection.metric == "gauc";
   return selection;
 }

@@ -9,10 +9,10 @@ namespace htlnet {
 
 /// The matrix products that a run uses on the CPU, and what the choice rests on.
 struct MatrixBackend {
-  std::string name;              // mkl | onednn
-  double gflops = 0.0;           // of a towers' product, as measured at the start
-  double other_gflops = 0.0;     // of the one that was not taken
-  double relative_error = 0.0;   // against float64
+  std::string name;             // mkl | onednn
+  double gflops = 0.0;          // of a towers' product, as measured at the start
+  double other_gflops = 0.0;    // of the one that was not taken
+  double relative_error = 0.0;  // against float64
 };
 
 /// Measures both sets of float32 matrix products that LibTorch ships, keeps the faster one whose error is that of float32 arithmetic, and sets it for the

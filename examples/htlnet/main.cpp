@@ -51,7 +51,8 @@ htl::TaskSet with_core_label(const htl::TaskSet& tasks, const std::string& trans
 int64_t numeric_width(const htl::FeatureMap& features) { return static_cast<int64_t>(features.numeric().size()); }
 
 torch::Device device_of(const std::string& name) {
-  HTL_CHECK(name != "cuda" || torch::cuda::is_available(), "htlnet: --device cuda expects a CUDA device and a LibTorch with CUDA, found none; use --device cpu");
+  HTL_CHECK(name != "cuda" || torch::cuda::is_available(),
+            "htlnet: --device cuda expects a CUDA device and a LibTorch with CUDA, found none; use --device cpu");
   return torch::Device(name);
 }
 
@@ -66,7 +67,8 @@ void prepare_process(const TrainOptions& options) {
 nlohmann::json optimum(const Options& options, const Dataset& data, const htl::TaskSet& tasks, bool additive) {
   if (options.data.dataset != "synthetic") return {};
   const auto bounds = synthetic_bounds(options.data.rows);
-  const htl::Predictions truth = additive ? synthetic_additive(synthetic_of(options), bounds[2], bounds[3]) : synthetic_oracle(synthetic_of(options), bounds[2], bounds[3]);
+  const htl::Predictions truth =
+      additive ? synthetic_additive(synthetic_of(options), bounds[2], bounds[3]) : synthetic_oracle(synthetic_of(options), bounds[2], bounds[3]);
   htl::TaskMetrics metrics(tasks);
   metrics.add(truth, data.test.labels());
   nlohmann::json result;
@@ -81,7 +83,8 @@ nlohmann::json closed_share(const nlohmann::json& model, const nlohmann::json& a
   for (const auto& [task, values] : best.items())
     for (const std::string metric : {"auc", "log_loss", "nrmse", "spearman", "normalized_gini"})
       if (values.contains(metric) && values[metric].is_number() && additive[task][metric].is_number() && model[task][metric].is_number())
-        result[task][metric] = (model[task][metric].get<double>() - additive[task][metric].get<double>()) / (values[metric].get<double>() - additive[task][metric].get<double>());
+        result[task][metric] =
+            (model[task][metric].get<double>() - additive[task][metric].get<double>()) / (values[metric].get<double>() - additive[task][metric].get<double>());
   return result;
 }
 
@@ -125,7 +128,8 @@ int train(const Options& options) {
 
   const nlohmann::json test = evaluate(net, tasks, data.test, data.groups, device);
   const nlohmann::json best = optimum(options, data, tasks, false);
-  metrics_file << nlohmann::json{{"kind", "evaluation"}, {"split", "test"}, {"epoch", result.best_epoch}, {"step", result.steps}, {"metrics", test}}.dump() << '\n';
+  metrics_file << nlohmann::json{{"kind", "evaluation"}, {"split", "test"}, {"epoch", result.best_epoch}, {"step", result.steps}, {"metrics", test}}.dump()
+               << '\n';
   HTL_CHECK(metrics_file.flush().good(), "htlnet: could not write all of \"", (run / "metrics.jsonl").string(), "\"; is the disk full?");
   nlohmann::ordered_json summary;
   summary["test"] = test;
@@ -150,7 +154,8 @@ int train(const Options& options) {
   summary["cpu"] = cpu_model();
   summary["threads"] = torch::get_num_threads();
   summary["device"] = options.train.device;
-  summary["matrix_backend"] = {{"name", backend.name}, {"gflops", backend.gflops}, {"other_gflops", backend.other_gflops}, {"relative_error", backend.relative_error}};
+  summary["matrix_backend"] = {
+      {"name", backend.name}, {"gflops", backend.gflops}, {"other_gflops", backend.other_gflops}, {"relative_error", backend.relative_error}};
   summary["options"] = options.config_text;
   htl::write_json(run / "summary.json", summary);
   std::cout << table_of(test, best) << "best epoch " << result.best_epoch << " of " << result.epochs << ", " << static_cast<int64_t>(result.samples_per_second)

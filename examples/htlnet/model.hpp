@@ -54,9 +54,10 @@ class HtlNetImpl : public torch::nn::Module {
   /// @param numeric_width columns of dense numeric features
   template <htl::FieldVocabulary Fields>
   HtlNetImpl(const Fields& fields, int64_t numeric_width, const htl::TaskSet& tasks, const ModelOptions& options)
-      : embedding(register_module("embedding", htl::FieldEmbedding(htl::FieldEmbeddingOptions(fields, options.embedding_dim)
-                                                                       .unknown_ids(htl::UnknownIds::map_to_zero)
-                                                                       .initial_sd(options.embedding_sd)))),
+      : embedding(register_module(
+            "embedding",
+            htl::FieldEmbedding(
+                htl::FieldEmbeddingOptions(fields, options.embedding_dim).unknown_ids(htl::UnknownIds::map_to_zero).initial_sd(options.embedding_sd)))),
         core_task(tasks, core_task_of(options)),
         plain_sum(tasks),
         graph(register_module("graph", htl::TaskGraph<>(tasks, graph_options_of(options, embedding->width(), numeric_width)))) {}

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "options.hpp"
 
-#include <CLI/CLI.hpp>
 #include <toml++/toml.h>
+#include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <iostream>
-#include <sstream>
 #include <numeric>
+#include <sstream>
 #include <stdexcept>
 
 namespace htlnet {
@@ -31,7 +31,9 @@ size_t distance(const std::string& a, const std::string& b) {
 }
 
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-  return candidates.empty() ? "" : *std::min_element(candidates.begin(), candidates.end(), [&](const auto& a, const auto& b) { return distance(word, a) < distance(word, b); });
+  return candidates.empty()
+             ? ""
+             : *std::min_element(candidates.begin(), candidates.end(), [&](const auto& a, const auto& b) { return distance(word, a) < distance(word, b); });
 }
 
 CLI::Validator one_of(std::vector<std::string> values) {
@@ -86,58 +88,137 @@ void add_train_options(CLI::App& app, Options& options) {
   app.add_option("--rows", data.rows, "How many rows are simulated (synthetic)")->check(positive())->capture_default_str()->group("Data");
   app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand)")->check(date_range())->group("Data");
   app.add_option("--valid-dates", data.valid_dates, "Days that choose the best epoch (kuairand)")->check(date_range())->group("Data");
-  app.add_option("--min-count", data.min_count, "Ids that are rarer in the training rows share the field's unknown row")->check(positive())->capture_default_str()->group("Data");
+  app.add_option("--min-count", data.min_count, "Ids that are rarer in the training rows share the field's unknown row")
+      ->check(positive())
+      ->capture_default_str()
+      ->group("Data");
 
   ModelOptions& model = options.model;
   app.add_option("--model", model.model, "htlnet, or its control: a tower per task on the shared embedding, no transfer")
-      ->check(one_of({"htlnet", "shared_embedding"}))->capture_default_str()->group("Model");
+      ->check(one_of({"htlnet", "shared_embedding"}))
+      ->capture_default_str()
+      ->group("Model");
   app.add_option("--embedding-dim", model.embedding_dim, "Width of one field's embedding")->check(positive())->capture_default_str()->group("Model");
-  app.add_option("--embedding-sd", model.embedding_sd, "Standard deviation of the initial embeddings")->check(not_negative())->capture_default_str()->group("Model");
-  app.add_option("--tower", model.tower, "Widths of a tower's hidden layers, as in 128,64,32")->delimiter(',')->check(positive())->capture_default_str()->group("Model");
-  app.add_option("--dropout", model.dropout, "Part of a tower's hidden units dropped in training, in [0, 1)")->check(CLI::Range(0.0, 0.999))->capture_default_str()->group("Model");
-  app.add_option("--core-label", model.core_label, "Transform of the core task's label")->check(one_of({"z_score", "log1p", "none"}))->capture_default_str()->group("Model");
-  app.add_option("--transfer", model.transfer, "What flows from a task to those after it")->check(one_of({"both", "representation", "label"}))->capture_default_str()->group("Transfer");
-  app.add_option("--fusion", model.fusion, "How several preceding tasks are fused")->check(one_of({"attention", "concat", "mean", "gate"}))->capture_default_str()->group("Transfer");
+  app.add_option("--embedding-sd", model.embedding_sd, "Standard deviation of the initial embeddings")
+      ->check(not_negative())
+      ->capture_default_str()
+      ->group("Model");
+  app.add_option("--tower", model.tower, "Widths of a tower's hidden layers, as in 128,64,32")
+      ->delimiter(',')
+      ->check(positive())
+      ->capture_default_str()
+      ->group("Model");
+  app.add_option("--dropout", model.dropout, "Part of a tower's hidden units dropped in training, in [0, 1)")
+      ->check(CLI::Range(0.0, 0.999))
+      ->capture_default_str()
+      ->group("Model");
+  app.add_option("--core-label", model.core_label, "Transform of the core task's label")
+      ->check(one_of({"z_score", "log1p", "none"}))
+      ->capture_default_str()
+      ->group("Model");
+  app.add_option("--transfer", model.transfer, "What flows from a task to those after it")
+      ->check(one_of({"both", "representation", "label"}))
+      ->capture_default_str()
+      ->group("Transfer");
+  app.add_option("--fusion", model.fusion, "How several preceding tasks are fused")
+      ->check(one_of({"attention", "concat", "mean", "gate"}))
+      ->capture_default_str()
+      ->group("Transfer");
   app.add_option("--stop-gradient", model.stop_gradient, "Where the gradient of what flows stops")
-      ->check(one_of({"inputs", "label_output", "fusion_output", "none"}))->capture_default_str()->group("Transfer");
-  app.add_option("--representation", model.representation, "The hidden layer that flows")->check(one_of({"first", "last"}))->capture_default_str()->group("Transfer");
+      ->check(one_of({"inputs", "label_output", "fusion_output", "none"}))
+      ->capture_default_str()
+      ->group("Transfer");
+  app.add_option("--representation", model.representation, "The hidden layer that flows")
+      ->check(one_of({"first", "last"}))
+      ->capture_default_str()
+      ->group("Transfer");
   app.add_option("--label-dim", model.label_dim, "Width of a label embedding")->check(positive())->capture_default_str()->group("Transfer");
-  app.add_option("--label-noise", model.label_noise, "Noise on the predicted label in training")->check(one_of({"gumbel", "none"}))->capture_default_str()->group("Transfer");
-  app.add_option("--label-hardness", model.label_hardness, "Mixture of label rows, or a drawn one")->check(one_of({"soft", "straight_through"}))->capture_default_str()->group("Transfer");
+  app.add_option("--label-noise", model.label_noise, "Noise on the predicted label in training")
+      ->check(one_of({"gumbel", "none"}))
+      ->capture_default_str()
+      ->group("Transfer");
+  app.add_option("--label-hardness", model.label_hardness, "Mixture of label rows, or a drawn one")
+      ->check(one_of({"soft", "straight_through"}))
+      ->capture_default_str()
+      ->group("Transfer");
   app.add_option("--label-evaluation", model.label_evaluation, "The label outside training")
-      ->check(one_of({"auto", "expected_soft", "plain", "tempered", "argmax"}))->capture_default_str()->group("Transfer");
-  app.add_option("--temperature", model.temperature, "VALUE, exponential:START,FACTOR,EVERY,FLOOR or linear:START,END,STEPS")->capture_default_str()->group("Transfer");
-  app.add_option("--adjuster", model.adjuster, "How the tasks' gradients on the embeddings are combined")->check(one_of({"core_task", "sum"}))->capture_default_str()->group("Gradient");
-  app.add_option("--alpha", model.alpha, "Part of what conflicts with the core task that is projected away")->check(not_negative())->capture_default_str()->group("Gradient");
-  app.add_option("--gamma", model.gamma, "How far gradient sizes follow the core task's, in [0, 1]")->check(CLI::Range(0.0, 1.0))->capture_default_str()->group("Gradient");
-  app.add_option("--clip-ratio", model.clip_ratio, "Bound C of the ratio of sizes, ≥ 1")->check(at_least(1, "a number ≥ 1"))->capture_default_str()->group("Gradient");
+      ->check(one_of({"auto", "expected_soft", "plain", "tempered", "argmax"}))
+      ->capture_default_str()
+      ->group("Transfer");
+  app.add_option("--temperature", model.temperature, "VALUE, exponential:START,FACTOR,EVERY,FLOOR or linear:START,END,STEPS")
+      ->capture_default_str()
+      ->group("Transfer");
+  app.add_option("--adjuster", model.adjuster, "How the tasks' gradients on the embeddings are combined")
+      ->check(one_of({"core_task", "sum"}))
+      ->capture_default_str()
+      ->group("Gradient");
+  app.add_option("--alpha", model.alpha, "Part of what conflicts with the core task that is projected away")
+      ->check(not_negative())
+      ->capture_default_str()
+      ->group("Gradient");
+  app.add_option("--gamma", model.gamma, "How far gradient sizes follow the core task's, in [0, 1]")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str()
+      ->group("Gradient");
+  app.add_option("--clip-ratio", model.clip_ratio, "Bound C of the ratio of sizes, ≥ 1")
+      ->check(at_least(1, "a number ≥ 1"))
+      ->capture_default_str()
+      ->group("Gradient");
   app.add_option("--norm", model.norm, "The norm in that ratio: before or after the projection, or a moving average")
-      ->check(one_of({"before", "after", "average"}))->capture_default_str()->group("Gradient");
-  app.add_option("--several-cores", model.several_cores, "What several core tasks mean")->check(one_of({"combined", "own"}))->capture_default_str()->group("Gradient");
+      ->check(one_of({"before", "after", "average"}))
+      ->capture_default_str()
+      ->group("Gradient");
+  app.add_option("--several-cores", model.several_cores, "What several core tasks mean")
+      ->check(one_of({"combined", "own"}))
+      ->capture_default_str()
+      ->group("Gradient");
 
   TrainOptions& train = options.train;
   app.add_option("--row-optimizer", train.row_optimizer, "Optimizer of the embedding rows")
-      ->check(one_of({"row_adagrad", "adagrad", "lazy_adam"}))->capture_default_str()->group("Training");
-  app.add_option("--dense-optimizer", train.dense_optimizer, "Optimizer of everything else")->check(one_of({"adam", "adamw"}))->capture_default_str()->group("Training");
+      ->check(one_of({"row_adagrad", "adagrad", "lazy_adam"}))
+      ->capture_default_str()
+      ->group("Training");
+  app.add_option("--dense-optimizer", train.dense_optimizer, "Optimizer of everything else")
+      ->check(one_of({"adam", "adamw"}))
+      ->capture_default_str()
+      ->group("Training");
   app.add_option("--row-lr", train.row_lr, "Learning rate of the embedding rows")->check(not_negative())->capture_default_str()->group("Training");
   app.add_option("--dense-lr", train.dense_lr, "Learning rate of everything else")->check(not_negative())->capture_default_str()->group("Training");
   app.add_option("--warmup", train.warmup, "Steps over which both rates rise")->check(not_negative())->capture_default_str()->group("Training");
-  app.add_option("--decay", train.decay, "What the rates do after that, until the last step")->check(one_of({"constant", "linear", "cosine"}))->capture_default_str()->group("Training");
+  app.add_option("--decay", train.decay, "What the rates do after that, until the last step")
+      ->check(one_of({"constant", "linear", "cosine"}))
+      ->capture_default_str()
+      ->group("Training");
   app.add_option("--row-weight-decay", train.row_weight_decay, "Weight decay of touched rows")->check(not_negative())->capture_default_str()->group("Training");
   app.add_option("--weight-decay", train.weight_decay, "Weight decay of everything else")->check(not_negative())->capture_default_str()->group("Training");
-  app.add_option("--clip-norm", train.clip_norm, "Bound of the norm of all gradients together; 0 = none")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--clip-norm", train.clip_norm, "Bound of the norm of all gradients together; 0 = none")
+      ->check(not_negative())
+      ->capture_default_str()
+      ->group("Training");
   app.add_option("--average", train.average, "Weights that are evaluated and saved: none, ema:DECAY, or mean")->capture_default_str()->group("Training");
   app.add_option("--epochs", train.epochs, "Most passes over the training rows")->check(positive())->capture_default_str()->group("Training");
   app.add_option("--batch-size", train.batch_size, "Rows of a step")->check(positive())->capture_default_str()->group("Training");
-  app.add_option("--patience", train.patience, "Epochs without a better one before training stops; 0 = never")->check(not_negative())->capture_default_str()->group("Training");
-  app.add_option("--select-by", train.select_by, "TASK.METRIC on the validation rows that chooses the best epoch; default: the first core task's")->group("Training");
+  app.add_option("--patience", train.patience, "Epochs without a better one before training stops; 0 = never")
+      ->check(not_negative())
+      ->capture_default_str()
+      ->group("Training");
+  app.add_option("--select-by", train.select_by, "TASK.METRIC on the validation rows that chooses the best epoch; default: the first core task's")
+      ->group("Training");
   app.add_option("--seed", train.seed, "Seed of everything that is drawn")->capture_default_str()->group("Training");
   app.add_option("--threads", train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str()->group("Machine");
   app.add_option("--device", train.device, "Where it runs")->check(one_of({"cpu", "cuda"}))->capture_default_str()->group("Machine");
-  app.add_option("--precision", train.precision, "Arithmetic of the towers: tf32 is for cuda, bf16 is autocast")->check(one_of({"fp32", "tf32", "bf16"}))->capture_default_str()->group("Machine");
+  app.add_option("--precision", train.precision, "Arithmetic of the towers: tf32 is for cuda, bf16 is autocast")
+      ->check(one_of({"fp32", "tf32", "bf16"}))
+      ->capture_default_str()
+      ->group("Machine");
   app.add_option("--matrix-backend", train.matrix_backend, "Matrix products on the CPU: the fastest exact one, or one by name")
-      ->check(one_of({"auto", "mkl", "onednn"}))->capture_default_str()->group("Machine");
-  app.add_option("--log-every", train.log_every, "Steps between lines of metrics.jsonl and of the log")->check(positive())->capture_default_str()->group("Machine");
+      ->check(one_of({"auto", "mkl", "onednn"}))
+      ->capture_default_str()
+      ->group("Machine");
+  app.add_option("--log-every", train.log_every, "Steps between lines of metrics.jsonl and of the log")
+      ->check(positive())
+      ->capture_default_str()
+      ->group("Machine");
   app.add_flag("--quiet", train.quiet, "Print only the final table")->group("Machine");
 }
 
@@ -235,7 +316,8 @@ struct Parser {
       const std::vector<std::string> known = option_names(*train);
       if (name == "--config" || std::find(known.begin(), known.end(), name) == known.end())
         throw CLI::ValidationError("in \"" + path + "\" " + no_such_option(name, *train));
-      const bool given = std::any_of(arguments.begin(), arguments.end(), [&](const std::string& word) { return word == name || word.rfind(name + "=", 0) == 0; });
+      const bool given =
+          std::any_of(arguments.begin(), arguments.end(), [&](const std::string& word) { return word == name || word.rfind(name + "=", 0) == 0; });
       const std::string text = as_text(value, path, name);
       if (!given && !text.empty()) result.push_back(name + "=" + text);
     }
@@ -280,7 +362,8 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
     return {};
   } catch (const CLI::Error& error) {
     const std::string sentence = parser.explain(error);
-    std::cerr << "htlnet: " << sentence << (sentence.back() == '?' ? " " : ". ") << "See htlnet " << (parser.chosen() ? parser.chosen()->get_name() + " " : "") << "--help\n";
+    std::cerr << "htlnet: " << sentence << (sentence.back() == '?' ? " " : ". ") << "See htlnet " << (parser.chosen() ? parser.chosen()->get_name() + " " : "")
+              << "--help\n";
     exit_code = 2;
     return {};
   }
@@ -290,7 +373,8 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
 }
 
 Options read_run_options(const std::string& path) {
-  if (!std::filesystem::exists(path)) throw std::runtime_error("expected a finished run with \"" + path + "\", which is not there; train first, or give another --run");
+  if (!std::filesystem::exists(path))
+    throw std::runtime_error("expected a finished run with \"" + path + "\", which is not there; train first, or give another --run");
   Parser parser;
   try {
     parser.parse({"train", "--config", path, "--output", "."});

@@ -21,17 +21,17 @@ struct DataOptions {
 };
 
 struct ModelOptions {
-  std::string model = "htlnet";         // htlnet | shared_embedding
-  std::string adjuster = "core_task";   // core_task | sum
+  std::string model = "htlnet";        // htlnet | shared_embedding
+  std::string adjuster = "core_task";  // core_task | sum
   double alpha = 1.0, gamma = 0.5, clip_ratio = 100.0;
-  std::string norm = "before";          // before | after | average
+  std::string norm = "before";  // before | after | average
   std::string several_cores = "combined";
-  std::string core_label = "z_score";   // z_score | log1p | none
+  std::string core_label = "z_score";  // z_score | log1p | none
   std::string stop_gradient = "inputs";
-  std::string label_noise = "gumbel";   // gumbel | none
+  std::string label_noise = "gumbel";  // gumbel | none
   std::string label_hardness = "soft";
   std::string label_evaluation = "auto";
-  std::string temperature = "1";        // VALUE | exponential:START,FACTOR,EVERY,FLOOR | linear:START,END,STEPS
+  std::string temperature = "1";  // VALUE | exponential:START,FACTOR,EVERY,FLOOR | linear:START,END,STEPS
   std::string fusion = "attention";
   std::string transfer = "both";
   std::string representation = "first";
@@ -48,13 +48,13 @@ struct TrainOptions {
   double row_lr = 0.05, dense_lr = 1e-3;
   double row_weight_decay = 0.0, weight_decay = 0.0;
   int64_t warmup = 0;
-  std::string decay = "constant";             // constant | linear | cosine
-  double clip_norm = 0.0;                     // 0 = none
-  std::string average = "none";               // none | ema:DECAY | mean
+  std::string decay = "constant";  // constant | linear | cosine
+  double clip_norm = 0.0;          // 0 = none
+  std::string average = "none";    // none | ema:DECAY | mean
   int64_t epochs = 5, batch_size = 1024, patience = 2, log_every = 50;
-  std::string select_by;                      // TASK.METRIC
+  std::string select_by;  // TASK.METRIC
   uint64_t seed = 1;
-  int64_t threads = 0;                        // 0 = one a core
+  int64_t threads = 0;  // 0 = one a core
   std::string device = "cpu", precision = "fp32", matrix_backend = "auto";
   bool quiet = false;
 };
@@ -64,8 +64,8 @@ struct Options {
   DataOptions data;
   ModelOptions model;
   TrainOptions train;
-  std::string output;  // train: the run's folder; synthesize: the data's folder
-  std::string run;     // evaluate
+  std::string output;       // train: the run's folder; synthesize: the data's folder
+  std::string run;          // evaluate
   std::string config_text;  // all options as TOML, for the run's folder
 };
 

@@ -19,8 +19,8 @@ class Progress {
     if (!terminal_) return;
     const auto filled = static_cast<int>(steps > 0 ? 30 * step / steps : 0);
     std::fprintf(stderr, "\repoch %lld/%lld [%s%s] %lld/%lld  %.0f rows/s \033[K", static_cast<long long>(epoch), static_cast<long long>(epochs),
-                 std::string(static_cast<size_t>(filled), '#').c_str(), std::string(static_cast<size_t>(30 - filled), '.').c_str(), static_cast<long long>(step),
-                 static_cast<long long>(steps), rows_per_second);
+                 std::string(static_cast<size_t>(filled), '#').c_str(), std::string(static_cast<size_t>(30 - filled), '.').c_str(),
+                 static_cast<long long>(step), static_cast<long long>(steps), rows_per_second);
   }
   /// A line that stays.
   void line(const std::string& text) {

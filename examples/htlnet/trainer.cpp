@@ -52,9 +52,11 @@ std::variant<htl::RowAdagrad, htl::LazyAdam> row_optimizer_of(const htl::RowTabl
   return htl::RowAdagrad(tables, {.lr = options.row_lr, .weight_decay = options.row_weight_decay, .elementwise = options.row_optimizer == "adagrad"});
 }
 
-std::unique_ptr<htl::WeightAverage> average_of(const std::string& wanted, const htl::RowTables& tables, const std::vector<torch::Tensor>& parameters, int64_t steps_per_epoch) {
+std::unique_ptr<htl::WeightAverage> average_of(const std::string& wanted, const htl::RowTables& tables, const std::vector<torch::Tensor>& parameters,
+                                               int64_t steps_per_epoch) {
   if (wanted == "none") return nullptr;
-  if (wanted == "mean") return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = 0.0, .start = steps_per_epoch, .every = 1});
+  if (wanted == "mean")
+    return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = 0.0, .start = steps_per_epoch, .every = 1});
   const bool named = wanted.rfind("ema:", 0) == 0;
   const double decay = named ? std::strtod(wanted.c_str() + 4, nullptr) : 0.0;
   HTL_CHECK(named && decay > 0.0 && decay < 1.0, "htlnet: --average expected none, mean or ema:DECAY with a decay in (0, 1), got \"", wanted, "\"");
@@ -79,7 +81,8 @@ Trainer::Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t
       dense_parameters_(htl::dense_parameters(*net_)),
       tables_(net_->embedding),
       rows_(row_optimizer_of(tables_, options.train)),
-      dense_(dense_parameters_, {.lr = options.train.dense_lr, .weight_decay = options.train.weight_decay, .decoupled_weight_decay = options.train.dense_optimizer == "adamw"}),
+      dense_(dense_parameters_,
+             {.lr = options.train.dense_lr, .weight_decay = options.train.weight_decay, .decoupled_weight_decay = options.train.dense_optimizer == "adamw"}),
       average_(average_of(options.train.average, tables_, dense_parameters_, steps_per_epoch)),
       row_rate_(schedule_of(options.train, options.train.row_lr, options.train.epochs * steps_per_epoch)),
       dense_rate_(schedule_of(options.train, options.train.dense_lr, options.train.epochs * steps_per_epoch)),
@@ -145,8 +148,8 @@ void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
   line["passes"] = result.report->passes;
 }
 
-TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& valid, const Groups& groups, const std::function<void(const nlohmann::json&)>& log,
-                            const std::function<void()>& keep) {
+TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& valid, const Groups& groups,
+                            const std::function<void(const nlohmann::json&)>& log, const std::function<void()>& keep) {
   const TrainOptions& options = options_.train;
   Progress progress(options.quiet);
   const bool on_cpu = device_.is_cpu();
@@ -197,8 +200,8 @@ TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& v
       const nlohmann::json metrics = evaluate(net_, tasks_, valid, groups, device_);
       if (epoch == 1) result.selection = Selection::parse(options.select_by, tasks_, metrics);
       const nlohmann::json& chosen = metrics.at(result.selection.task).at(result.selection.metric);
-      HTL_CHECK(chosen.is_number(), "htlnet: ", result.selection.task, ".", result.selection.metric, " is not defined on the validation rows (one class, or no label?); ",
-                "choose another --select-by");
+      HTL_CHECK(chosen.is_number(), "htlnet: ", result.selection.task, ".", result.selection.metric,
+                " is not defined on the validation rows (one class, or no label?); ", "choose another --select-by");
       const double value = chosen.get<double>();
       is_best = epoch == 1 || result.selection.better(value, result.best_value);
       if (is_best) result.best_value = value;

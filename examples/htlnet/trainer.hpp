@@ -39,9 +39,9 @@ class Trainer {
 
   /// What a step leaves to read; nothing is read back.
   struct StepResult {
-    torch::Tensor losses;                     // [T]
+    torch::Tensor losses;  // [T]
     std::optional<htl::GradientReport> report;
-    torch::Tensor gradient_norm;              // undefined without clipping
+    torch::Tensor gradient_norm;  // undefined without clipping
   };
 
   /// One update with one batch on the net's device.

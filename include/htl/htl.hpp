@@ -73,6 +73,7 @@
 #include <htl/transfer/detail/attention_mix.hpp>
 #include <htl/transfer/detail/choice.hpp>
 #include <htl/transfer/detail/label_kernels.hpp>
+#include <htl/transfer/detail/label_mean.hpp>
 #include <htl/transfer/detail/label_weight.hpp>
 #include <htl/transfer/detail/module_table.hpp>
 #include <htl/transfer/information_fusion.hpp>

@@ -30,6 +30,7 @@ struct Batch {
 
 /// @brief Anything that a range-for over batches accepts: `for (const htl::Batch& batch : source)`. One pass is one epoch.
 template <class S>
-concept BatchSource = std::ranges::input_range<S> && std::convertible_to<std::ranges::range_reference_t<S>, const Batch&>;
+concept BatchSource = std::ranges::input_range<S> && std::convertible_to < std::ranges::range_reference_t<S>,
+const Batch& > ;
 
 }  // namespace htl

@@ -38,8 +38,8 @@ struct FieldBatch {
   static FieldBatch bags(at::Tensor ids, at::Tensor offsets, int64_t fields, at::Tensor weights = {}) {
     check_shape("htl::FieldBatch", "ids", ids, {-1});
     check_shape("htl::FieldBatch", "offsets", offsets, {-1});
-    HTL_CHECK(fields > 0 && offsets.size(0) >= 1 && (offsets.size(0) - 1) % fields == 0, "htl::FieldBatch: expected offsets of B·F + 1 entries for F = ", fields,
-              " fields, got ", offsets.size(0));
+    HTL_CHECK(fields > 0 && offsets.size(0) >= 1 && (offsets.size(0) - 1) % fields == 0,
+              "htl::FieldBatch: expected offsets of B·F + 1 entries for F = ", fields, " fields, got ", offsets.size(0));
     HTL_CHECK_TYPE(offsets.scalar_type() == at::kLong, "htl::FieldBatch: expected int64 offsets, got ", offsets.scalar_type());
     if (weights.defined()) {
       check_shape("htl::FieldBatch", "weights", weights, {ids.size(0)});

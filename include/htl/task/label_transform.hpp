@@ -50,8 +50,8 @@ struct IdentityTransform {
 
 /// @brief z = (y − mean) / sd, with the population standard deviation of the training labels. A constant label has sd = 1.
 struct ZScoreTransform {
-  double mean = 0.0;    ///< in the label's unit
-  double sd = 0.0;      ///< in the label's unit; 0 = not fitted
+  double mean = 0.0;  ///< in the label's unit
+  double sd = 0.0;    ///< in the label's unit; 0 = not fitted
 
   /// @brief "z_score"
   std::string name() const { return "z_score"; }
@@ -107,7 +107,8 @@ class AnyLabelTransform {
   AnyLabelTransform() : AnyLabelTransform(IdentityTransform{}) {}
   /// @brief Wraps a transform.
   template <class F>
-    requires(!std::same_as<F, AnyLabelTransform>) && LabelTransform<F>  // in this order: asking LabelTransform<AnyLabelTransform> here would ask itself
+    requires(!std::same_as<F, AnyLabelTransform>)
+  &&LabelTransform<F>  // in this order: asking LabelTransform<AnyLabelTransform> here would ask itself
   AnyLabelTransform(F transform) : held_(std::make_shared<Held<F>>(std::move(transform))) {}  // NOLINT(google-explicit-constructor): a transform is one
 
   /// @brief The transform's short word.

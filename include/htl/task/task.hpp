@@ -23,9 +23,12 @@ enum class TaskKind {
 /// @brief "binary", "multiclass", "regression"
 inline std::string to_string(TaskKind kind) {
   switch (kind) {
-    case TaskKind::binary: return "binary";
-    case TaskKind::multiclass: return "multiclass";
-    case TaskKind::regression: return "regression";
+    case TaskKind::binary:
+      return "binary";
+    case TaskKind::multiclass:
+      return "multiclass";
+    case TaskKind::regression:
+      return "regression";
   }
   return "unknown";
 }
@@ -158,7 +161,8 @@ class TaskSpec {
 
  private:
   TaskSpec with_loss(AnyLoss loss, double weight) const {
-    HTL_CHECK(weight >= 0.0 && std::isfinite(weight), "htl::TaskSpec: loss \"", loss.name(), "\" of task \"", name_, "\" expects a finite weight ≥ 0, got ", weight);
+    HTL_CHECK(weight >= 0.0 && std::isfinite(weight), "htl::TaskSpec: loss \"", loss.name(), "\" of task \"", name_, "\" expects a finite weight ≥ 0, got ",
+              weight);
     HTL_CHECK(losses_.empty() || losses_.front().loss.output_width() == loss.output_width(), "htl::TaskSpec: losses of one task share its output; \"",
               loss.name(), "\" of task \"", name_, "\" expects width ", loss.output_width(), ", \"", losses_.empty() ? "" : losses_.front().loss.name(),
               "\" has ", losses_.empty() ? 0 : losses_.front().loss.output_width());

@@ -45,13 +45,12 @@ struct LossInput {
 /// - `parameters()`: its numbers as Named<double>, so that a file can hold them and loss_by_name() can make the loss again.
 /// Adding a loss is adding one file with such a struct.
 template <class L>
-concept TaskLoss = std::copy_constructible<L> &&
-    requires(const L& loss, const LossInput& input, const at::Tensor& output, const Named<at::Tensor>& context) {
-      { loss.name() } -> std::convertible_to<std::string>;
-      { loss.output_width() } -> std::convertible_to<int64_t>;
-      { loss.per_row(input) } -> std::same_as<at::Tensor>;
-      { loss.predict(output, context) } -> std::same_as<at::Tensor>;
-    };
+concept TaskLoss = std::copy_constructible<L> && requires(const L& loss, const LossInput& input, const at::Tensor& output, const Named<at::Tensor>& context) {
+  { loss.name() } -> std::convertible_to<std::string>;
+  { loss.output_width() } -> std::convertible_to<int64_t>;
+  { loss.per_row(input) } -> std::same_as<at::Tensor>;
+  { loss.predict(output, context) } -> std::same_as<at::Tensor>;
+};
 
 /// @brief Σ share·l over the rows with share > 0, as a scalar; what the others hold, NaN included, enters neither value nor cotangent.
 inline at::Tensor weighted_sum(const at::Tensor& per_row, const at::Tensor& share) { return per_row.masked_fill(share.eq(0), 0).mul(share).sum(); }
@@ -61,7 +60,8 @@ class AnyLoss {
  public:
   /// @brief Wraps a loss.
   template <class L>
-    requires(!std::same_as<L, AnyLoss>) && TaskLoss<L>  // in this order: asking TaskLoss<AnyLoss> here would ask itself
+    requires(!std::same_as<L, AnyLoss>)
+  &&TaskLoss<L>                                                           // in this order: asking TaskLoss<AnyLoss> here would ask itself
   AnyLoss(L loss) : held_(std::make_shared<Held<L>>(std::move(loss))) {}  // NOLINT(google-explicit-constructor): a loss is an AnyLoss
 
   /// @brief The loss's short word.
@@ -103,7 +103,8 @@ class AnyLoss {
       constexpr bool own = requires(const L& l, const LossInput& i, const at::Tensor& s) {
         { l.reduced(i, s) } -> std::same_as<at::Tensor>;
       };
-      static_assert(own || !requires { &L::reduced; }, "a loss's reduced must be: at::Tensor reduced(const LossInput&, const at::Tensor& share) const");
+      static_assert(
+          own || !requires { &L::reduced; }, "a loss's reduced must be: at::Tensor reduced(const LossInput&, const at::Tensor& share) const");
       if constexpr (own) {
         return loss.reduced(input, share);
       } else {
@@ -116,7 +117,8 @@ class AnyLoss {
       constexpr bool own = requires(const L& l) {
         { l.label_range() } -> std::convertible_to<std::pair<double, double>>;
       };
-      static_assert(own || !requires { &L::label_range; }, "a loss's label_range must be: std::pair<double, double> label_range() const");
+      static_assert(
+          own || !requires { &L::label_range; }, "a loss's label_range must be: std::pair<double, double> label_range() const");
       if constexpr (own) return loss.label_range();
       return {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
     }

@@ -195,15 +195,16 @@ class TaskSet {
       while (!condition.empty()) {
         HTL_CHECK(contains(condition), "htl::TaskSet: task \"", seen.back(), "\" is observed when \"", condition, "\", which is not there; did you mean \"",
                   nearest(condition, names()), "\"?");
-        HTL_CHECK((*this)[condition].kind() == TaskKind::binary, "htl::TaskSet: task \"", seen.back(), "\" is observed when \"", condition,
-                  "\", which is ", to_string((*this)[condition].kind()), "; expected a binary task");
+        HTL_CHECK((*this)[condition].kind() == TaskKind::binary, "htl::TaskSet: task \"", seen.back(), "\" is observed when \"", condition, "\", which is ",
+                  to_string((*this)[condition].kind()), "; expected a binary task");
         HTL_CHECK(std::find(seen.begin(), seen.end(), condition) == seen.end(), "htl::TaskSet: the label of task \"", condition,
                   "\" is observed only when it is itself observed; break this circle of observed_when()");
         seen.push_back(condition);
         condition = (*this)[condition].observed_when();
       }
-      HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"", task.losses().empty() ? "" : task.losses().front().loss.name(),
-                "\" of task \"", task.name(), "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
+      HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"",
+                task.losses().empty() ? "" : task.losses().front().loss.name(), "\" of task \"", task.name(),
+                "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
     }
   }
 

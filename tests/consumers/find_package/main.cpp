@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A project of a user: tasks, labels, a fitted transform, predictions in the label's unit.
-#include <htl/htl.hpp>
 #include <torch/torch.h>
+#include <htl/htl.hpp>
 
 #include <cstdio>
 

@@ -5,6 +5,7 @@
 
 #include <htl/nn/detail/random_stream.hpp>
 #include <htl/nn/detail/row_chunks.hpp>
+#include <htl/nn/detail/row_loops.hpp>
 #include <htl/task/tensor_operators.hpp>
 
 #include <ATen/Dispatch.h>
@@ -56,12 +57,9 @@ inline void finish_linear(at::Tensor& out, const at::Tensor& bias, bool relu, do
       for (int64_t row = first; row < end; ++row) {
         scalar_t* const y = values + row * width;
         if (relu) {
-          for (int64_t j = 0; j < width; ++j) {
-            const scalar_t sum = y[j] + add[j];
-            y[j] = sum < scalar_t(0) ? scalar_t(0) : sum;  // NaN stays NaN
-          }
+          add_row_relu(y, add, width);
         } else {
-          for (int64_t j = 0; j < width; ++j) y[j] += add[j];
+          add_row(y, add, width);
         }
         if (threshold == 0) continue;
         const auto position = static_cast<uint64_t>(row * width);
@@ -102,20 +100,13 @@ inline std::pair<at::Tensor, at::Tensor> start_linear_backward(const at::Tensor&
       for (int64_t row = first; row < end; ++row) {
         const scalar_t* const g = arriving + row * width;
         if (result) {
-          const scalar_t* const y = result + row * width;
-          scalar_t* const d = leaving + row * width;
-          for (int64_t j = 0; j < width; ++j) {
-            const scalar_t value = y[j] <= scalar_t(0) ? scalar_t(0) : g[j] * factor;  // NaN passes, as in ATen
-            d[j] = value;
-            sum[j] += value;
-          }
+          relu_backward_row(leaving + row * width, sum, g, result + row * width, factor, width);
         } else {
-          for (int64_t j = 0; j < width; ++j) sum[j] += g[j];
+          add_row(sum, g, width);
         }
       }
     });
-    for (int64_t chunk = 0; chunk < chunks.count; ++chunk)
-      for (int64_t j = 0; j < width; ++j) total[j] += partial[chunk * width + j];
+    for (int64_t chunk = 0; chunk < chunks.count; ++chunk) add_row(total, partial + chunk * width, width);
   });
   return {inner, with_bias ? sums : at::Tensor()};
 }

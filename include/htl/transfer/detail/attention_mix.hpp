@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/nn/detail/row_chunks.hpp>
+#include <htl/nn/detail/row_loops.hpp>
 #include <htl/task/check.hpp>
 #include <htl/task/tensor_operators.hpp>
 
@@ -38,7 +39,8 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& query, const at::Tensor& query_bias,
                                                 const at::Tensor& key, const at::Tensor& key_bias, at::TensorList sources) {
     const int64_t rows = sources[0].size(0), width = sources[0].size(1);
-    const auto count = static_cast<int64_t>(sources.size());
+    const size_t count = sources.size();
+    const auto columns = static_cast<int64_t>(count);
     const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(0)));
     const at::Tensor product = at::mm(query.t(), key);
     const at::Tensor form = (product + product.t()).mul_(0.5 * scale);                                // S/√O
@@ -48,32 +50,27 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
       inputs.push_back(source.contiguous());
       images.push_back(at::mm(inputs.back(), form));
     }
-    at::Tensor mixed = at::empty({rows, width}, sources[0].options()), weights = at::empty({rows, count}, sources[0].options());
+    at::Tensor mixed = at::empty({rows, width}, sources[0].options()), weights = at::empty({rows, columns}, sources[0].options());
     AT_DISPATCH_FLOATING_TYPES(mixed.scalar_type(), "htl_attention_mix", [&] {
       const auto u = pointers<scalar_t>(inputs), image = pointers<scalar_t>(images);
       const scalar_t* const v = line.const_data_ptr<scalar_t>();
       scalar_t* const result = mixed.data_ptr<scalar_t>();
       scalar_t* const attention = weights.data_ptr<scalar_t>();
-      RowChunks(rows, width * count).for_each([&](int64_t, int64_t first, int64_t end) {
+      RowChunks(rows, width * columns).for_each([&](int64_t, int64_t first, int64_t end) {
         for (int64_t row = first; row < end; ++row) {
-          scalar_t* const w = attention + row * count;
+          scalar_t* const w = attention + row * columns;
           scalar_t* const out = result + row * width;
           scalar_t largest = 0, total = 0;
-          for (int64_t j = 0; j < count; ++j) {
-            const scalar_t* const x = u[static_cast<size_t>(j)] + row * width;
-            const scalar_t* const sx = image[static_cast<size_t>(j)] + row * width;
-            scalar_t score = 0;
-            for (int64_t i = 0; i < width; ++i) score += x[i] * (sx[i] + v[i]);
+          for (size_t j = 0; j < count; ++j) {
+            const scalar_t* const x = u[j] + row * width;
+            const scalar_t score = dot(x, image[j] + row * width, width) + dot(x, v, width);
             w[j] = score;
             largest = j == 0 ? score : std::max(largest, score);
           }
-          for (int64_t j = 0; j < count; ++j) total += w[j] = std::exp(w[j] - largest);
-          for (int64_t j = 0; j < count; ++j) w[j] /= total;
-          for (int64_t i = 0; i < width; ++i) out[i] = 0;
-          for (int64_t j = 0; j < count; ++j) {
-            const scalar_t* const x = u[static_cast<size_t>(j)] + row * width;
-            for (int64_t i = 0; i < width; ++i) out[i] += w[j] * x[i];
-          }
+          for (size_t j = 0; j < count; ++j) total += w[j] = std::exp(w[j] - largest);
+          for (size_t j = 0; j < count; ++j) w[j] /= total;
+          set_scaled(out, w[0], u[0] + row * width, width);
+          for (size_t j = 1; j < count; ++j) add_scaled(out, w[j], u[j] + row * width, width);
         }
       });
     });
@@ -84,7 +81,7 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
     saved.insert(saved.end(), inputs.begin(), inputs.end());
     if (needs_images) saved.insert(saved.end(), images.begin(), images.end());
     ctx->save_for_backward(std::move(saved));
-    ctx->saved_data["count"] = count;
+    ctx->saved_data["count"] = columns;
     return {mixed, weights};
   }
 
@@ -123,20 +120,15 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
           const scalar_t* const arrived = g + row * width;
           scalar_t mean = 0;
           for (size_t j = 0; j < count; ++j) {
-            const scalar_t* const x = u[j] + row * width;
-            scalar_t along = 0;
-            for (int64_t i = 0; i < width; ++i) along += arrived[i] * x[i];
+            const scalar_t along = dot(arrived, u[j] + row * width, width);
             ds[j] = along;
             mean += w[j] * along;
           }
           for (size_t j = 0; j < count; ++j) {
-            const scalar_t* const x = u[j] + row * width;
             scalar_t* const product = z[j] + row * width;
             const scalar_t factor = w[j] * (ds[j] - mean);
-            for (int64_t i = 0; i < width; ++i) {
-              product[i] = factor * x[i];
-              sum[i] += product[i];
-            }
+            set_scaled(product, factor, u[j] + row * width, width);
+            add_row(sum, product, width);
             if (du.empty()) continue;
             const scalar_t* const sx = image[j] + row * width;
             scalar_t* const d = du[j] + row * width;

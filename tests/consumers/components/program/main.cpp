@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A user of the components: what they need is there by linking htl::data and htl::io alone.
+#include <zlib.h>
 #include <htl/data/batch.hpp>
 #include <nlohmann/json.hpp>
-#include <zlib.h>
 
 #include <cstdio>
 

@@ -47,6 +47,7 @@
 #include <htl/nn/detail/linear_kernels.hpp>
 #include <htl/nn/detail/random_stream.hpp>
 #include <htl/nn/detail/row_chunks.hpp>
+#include <htl/nn/detail/row_loops.hpp>
 #include <htl/nn/linear_parts.hpp>
 #include <htl/nn/mlp.hpp>
 #include <htl/nn/tower.hpp>

@@ -57,10 +57,10 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
       const at::Tensor& part = saved[2 + p];
       const int64_t width = part.size(1);
       if (result[0].defined()) {
-        at::Tensor slice = result[0].narrow(1, column, width);
+        at::Tensor slice = columns_of(result[0], column, width);
         at::mm_out(slice, gradient.t(), part);
       }
-      if (ctx->needs_input_grad(1 + p)) result[4 + p] = at::mm(gradient, weight.narrow(1, column, width));
+      if (ctx->needs_input_grad(1 + p)) result[4 + p] = at::mm(gradient, columns_of(weight, column, width));
       column += width;
     }
     return result;

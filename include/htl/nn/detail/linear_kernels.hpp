@@ -20,12 +20,17 @@
 
 namespace htl::detail {
 
+/// @brief Columns of a matrix; the matrix itself where they are all.
+inline at::Tensor columns_of(const at::Tensor& matrix, int64_t first, int64_t count) {
+  return count == matrix.size(1) ? matrix : matrix.narrow(1, first, count);
+}
+
 /// @brief out = Σ_p x_p W_pᵀ.
 inline void multiply_parts(at::Tensor& out, const at::Tensor& weight, at::TensorList parts) {
   int64_t column = 0;
   bool is_first = true;
   for (const at::Tensor& part : parts) {
-    const at::Tensor slice = weight.narrow(1, column, part.size(1)).t();
+    const at::Tensor slice = columns_of(weight, column, part.size(1)).t();
     if (is_first) {
       at::mm_out(out, part, slice);
     } else {

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// What HTLNet above its embeddings costs, forward and backward: our task graph, the same network op by op with LibTorch's modules, and the bare matrix
+// products that both must do. Interleave for fair ratios: --benchmark_enable_random_interleaving=true --benchmark_repetitions=9.
+#include <htl/transfer/task_graph.hpp>
+
+#include <ATen/Context.h>
+#include <benchmark/benchmark.h>
+#include <torch/torch.h>
+
+namespace {
+
+constexpr int64_t input_width = 430, rep = 128, dim = 10;  // 43 fields of 10
+
+/// Which matrix library fp32 products use: "medium" means oneDNN, which a program may choose and a header may not.
+void choose_backend(bool one_dnn) { at::globalContext().setFloat32MatmulPrecision(one_dnn ? "medium" : "highest"); }
+
+/// click → long_view → watch_time as a user of LibTorch writes it: torch::cat, torch::nn::Linear, every step recorded by autograd.
+struct PlainNet : torch::nn::Module {
+  struct Net {
+    std::vector<torch::nn::Linear> layers;
+  };
+  PlainNet() {
+    for (int t = 0; t < 3; ++t) {
+      Net tower;
+      std::vector<int64_t> widths{input_width + (t > 0 ? rep + dim : 0), 128, 64, 32, 1};
+      for (size_t l = 0; l + 1 < widths.size(); ++l)
+        tower.layers.push_back(register_module("tower" + std::to_string(t) + "_" + std::to_string(l), torch::nn::Linear(widths[l], widths[l + 1])));
+      towers.push_back(tower);
+    }
+    for (int t = 0; t < 2; ++t) {
+      tables.push_back(register_parameter("table" + std::to_string(t), torch::randn({2, dim})));
+      rep_value.push_back(register_module("rep_value" + std::to_string(t), torch::nn::Linear(rep, rep)));
+      label_value.push_back(register_module("label_value" + std::to_string(t), torch::nn::Linear(dim, dim)));
+    }
+    rep_query = register_module("rep_query", torch::nn::Linear(rep, rep));
+    rep_key = register_module("rep_key", torch::nn::Linear(rep, rep));
+    label_query = register_module("label_query", torch::nn::Linear(dim, dim));
+    label_key = register_module("label_key", torch::nn::Linear(dim, dim));
+  }
+  static at::Tensor fuse(const std::vector<at::Tensor>& u, torch::nn::Linear& query, torch::nn::Linear& key, torch::nn::Linear& value) {
+    if (u.size() == 1) return value(u[0]);
+    const at::Tensor items = torch::stack(u, 1);
+    const at::Tensor scores = (query(items) * key(items)).sum(2) / std::sqrt(static_cast<double>(items.size(2)));
+    return (scores.softmax(1).unsqueeze(2) * value(items)).sum(1);
+  }
+  std::vector<at::Tensor> forward(const std::vector<at::Tensor>& views) {
+    std::vector<at::Tensor> outputs, reps, labels;
+    for (size_t t = 0; t < 3; ++t) {
+      at::Tensor x = views[t];
+      if (t > 0) x = torch::cat({x, fuse(reps, rep_query, rep_key, rep_value[t - 1]), fuse(labels, label_query, label_key, label_value[t - 1])}, 1);
+      for (size_t l = 0; l < 3; ++l) {
+        x = torch::relu(towers[t].layers[l](x));
+        if (l == 0) reps.push_back(x.detach());
+      }
+      outputs.push_back(towers[t].layers[3](x));
+      if (t == 2) break;
+      const at::Tensor u = torch::rand_like(outputs[t]).clamp_(1e-7, 1 - 1e-7);
+      const at::Tensor q = torch::sigmoid(outputs[t].detach() + u.log() - (1 - u).log());
+      labels.push_back(q * tables[t][0] + (1 - q) * tables[t][1]);
+    }
+    return outputs;
+  }
+  std::vector<Net> towers;
+  std::vector<at::Tensor> tables;
+  std::vector<torch::nn::Linear> rep_value, label_value;
+  torch::nn::Linear rep_query{nullptr}, rep_key{nullptr}, label_query{nullptr}, label_key{nullptr};
+};
+
+std::vector<at::Tensor> views_of(int64_t rows) {
+  torch::manual_seed(1);
+  const at::Tensor shared = torch::randn({rows, input_width});
+  return {shared.detach().requires_grad_(), shared.detach().requires_grad_(), shared.detach().requires_grad_()};
+}
+
+/// Forward and backward with given cotangents; gradients start undefined in every step, as after zero_grad().
+template <class Forward>
+void steps(benchmark::State& state, torch::nn::Module& module, const Forward& forward) {
+  choose_backend(state.range(1) == 1);
+  std::vector<at::Tensor> views = views_of(state.range(0));
+  const std::vector<at::Tensor> cotangents(3, torch::randn({state.range(0), 1}));
+  for (auto _ : state) {
+    torch::autograd::backward(forward(views), cotangents);
+    module.zero_grad();
+    for (at::Tensor& view : views) view.mutable_grad().reset();
+  }
+  choose_backend(false);
+}
+
+htl::TaskGraph<> graph_of(const htl::TaskGraphOptions& options) {
+  return {htl::TaskSet{htl::binary("click"), htl::binary("long_view"), htl::regression("watch_time").core()}, options};
+}
+
+std::vector<at::Tensor> outputs_of(htl::TaskGraph<>& graph, const std::vector<at::Tensor>& views) {
+  std::vector<at::Tensor> outputs;
+  for (const auto& [name, output] : graph->forward(views)) outputs.push_back(output);
+  return outputs;
+}
+
+void task_graph(benchmark::State& state, const htl::TaskGraphOptions& options) {
+  htl::TaskGraph<> graph = graph_of(options);
+  steps(state, *graph, [&](const std::vector<at::Tensor>& views) { return outputs_of(graph, views); });
+}
+
+void op_by_op(benchmark::State& state) {
+  PlainNet net;
+  steps(state, net, [&](const std::vector<at::Tensor>& views) { return net.forward(views); });
+}
+
+void task_graph_forward(benchmark::State& state) {
+  choose_backend(state.range(1) == 1);
+  htl::TaskGraph<> graph = graph_of(htl::TaskGraphOptions(input_width));
+  graph->eval();
+  const torch::NoGradGuard no_grad;
+  const std::vector<at::Tensor> views = views_of(state.range(0));
+  for (auto _ : state) benchmark::DoNotOptimize(graph->forward(views));
+  choose_backend(false);
+}
+
+/// The matrix products of one step, each into memory that is there: x Wᵀ, gᵀ x and g W for every layer, attention with its folded bilinear form.
+struct Product {
+  at::Tensor a, b, out;
+};
+std::vector<Product> products_of(int64_t rows) {
+  std::vector<Product> products;
+  const auto add = [&](int64_t n, int64_t k, int64_t m) { products.push_back({torch::randn({n, k}), torch::randn({k, m}), torch::empty({n, m})}); };
+  const auto layer = [&](int64_t in, int64_t out, bool with_input_gradient) {
+    products.push_back({torch::randn({rows, in}), torch::randn({out, in}).t(), torch::empty({rows, out})});
+    products.push_back({torch::randn({rows, out}).t(), torch::randn({rows, in}), torch::empty({out, in})});
+    if (with_input_gradient) add(rows, out, in);
+  };
+  for (int t = 0; t < 3; ++t) {
+    layer(input_width, 128, true);
+    if (t > 0) {
+      layer(rep, 128, true);   // the fused representation's part of the first layer
+      layer(dim, 128, true);   // the fused label's part
+      layer(rep, rep, t > 1);  // h1: its input needs a gradient only behind attention
+      layer(dim, dim, true);   // label embeddings learn
+    }
+    if (t > 1)
+      for (int j = 0; j < 2; ++j) {  // scores: u S forward, uᵀ u backward
+        layer(rep, rep, false);
+        layer(dim, dim, false);
+      }
+    layer(128, 64, true);
+    layer(64, 32, true);
+    layer(32, 1, true);
+  }
+  return products;
+}
+
+void matrix_products(benchmark::State& state) {
+  choose_backend(state.range(1) == 1);
+  const torch::NoGradGuard no_grad;
+  std::vector<Product> products = products_of(state.range(0));
+  for (auto _ : state)
+    for (Product& product : products) torch::mm_out(product.out, product.a, product.b);
+  choose_backend(false);
+}
+
+void sizes(benchmark::internal::Benchmark* benchmark) {
+  benchmark->ArgNames({"rows", "one_dnn"})->ArgsProduct({{1024, 8192}, {0, 1}})->Unit(benchmark::kMicrosecond)->UseRealTime();
+}
+
+BENCHMARK(matrix_products)->Apply(sizes);
+BENCHMARK_CAPTURE(task_graph, htlnet, htl::TaskGraphOptions(input_width))->Apply(sizes);
+BENCHMARK(op_by_op)->Apply(sizes);
+BENCHMARK_CAPTURE(task_graph, dropout, htl::TaskGraphOptions(input_width).dropout(0.1))->Apply(sizes);
+BENCHMARK_CAPTURE(task_graph, no_transfer, htl::TaskGraphOptions(input_width).transfer(htl::Transfer::none))->Apply(sizes);
+BENCHMARK_CAPTURE(task_graph, stop_none, htl::TaskGraphOptions(input_width).stop_gradient(htl::StopGradient::none))->Apply(sizes);
+BENCHMARK(task_graph_forward)->Apply(sizes);
+
+}  // namespace

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+# cmake -D PROGRAM=… -D WORK=… -P check_program.cmake: what a user of htlnet relies on, by the program itself.
+cmake_minimum_required(VERSION 3.25)
+file(REMOVE_RECURSE ${WORK})
+file(MAKE_DIRECTORY ${WORK})
+
+function(htlnet expected_status)
+  execute_process(COMMAND ${PROGRAM} ${ARGN} WORKING_DIRECTORY ${WORK} OUTPUT_VARIABLE out ERROR_VARIABLE err RESULT_VARIABLE status)
+  if(NOT status EQUAL expected_status)
+    message(FATAL_ERROR "htlnet ${ARGN}: expected exit status ${expected_status}, got ${status}\n${out}${err}")
+  endif()
+  set(out "${out}" PARENT_SCOPE)
+  set(err "${err}" PARENT_SCOPE)
+endfunction()
+
+function(same_bytes a b)
+  file(SHA256 ${WORK}/${a} hash_a)
+  file(SHA256 ${WORK}/${b} hash_b)
+  if(NOT hash_a STREQUAL hash_b)
+    message(FATAL_ERROR "${a} and ${b} differ")
+  endif()
+endfunction()
+
+function(contains text part)
+  string(FIND "${text}" "${part}" position)
+  if(position EQUAL -1)
+    message(FATAL_ERROR "expected \"${part}\" in:\n${text}")
+  endif()
+endfunction()
+
+# The same seed gives the same bytes, and the run's own configuration repeats it
+set(small train --dataset synthetic --rows 4000 --epochs 2 --batch-size 256 --tower 16,8 --log-every 5 --threads 2 --quiet)
+htlnet(0 ${small} --output a)
+set(table "${out}")
+htlnet(0 ${small} --output b)
+same_bytes(a/model.safetensors b/model.safetensors)
+htlnet(0 train --config a/config.toml --output c)
+same_bytes(a/model.safetensors c/model.safetensors)
+htlnet(0 ${small} --seed 2 --output d)
+file(SHA256 ${WORK}/a/model.safetensors first)
+file(SHA256 ${WORK}/d/model.safetensors second)
+if(first STREQUAL second)
+  message(FATAL_ERROR "another seed gave the same weights")
+endif()
+
+# Evaluating the saved run gives the table that training ended with
+htlnet(0 evaluate --run a --threads 2)
+string(REGEX MATCH "click +auc +[0-9.]+" trained "${table}")
+contains("${out}" "${trained}")
+
+# The summary names what it must
+file(READ ${WORK}/a/summary.json summary)
+foreach(path IN ITEMS test\;click\;auc test\;long_view\;log_loss test\;watch_time\;nrmse test\;watch_time\;normalized_gini best_epoch steps samples_per_second parameters
+                      peak_memory_mb cpu matrix_backend\;name options)
+  string(JSON value ERROR_VARIABLE missing GET "${summary}" ${path})
+  if(missing)
+    message(FATAL_ERROR "summary.json: ${missing}")
+  endif()
+endforeach()
+file(STRINGS ${WORK}/a/metrics.jsonl lines REGEX "\"kind\":\"step\"")
+list(GET lines 0 line)
+foreach(key IN ITEMS losses norms cosines weights row_lr)
+  contains("${line}" "\"${key}\"")
+endforeach()
+
+# Written rows are read back by the csv reader; the control and the plain sum train too
+htlnet(0 synthesize --scenario commerce --rows 3000 --seed 3 --output rows)
+htlnet(0 train --dataset csv --data rows --schema rows/schema.toml --epochs 1 --tower 16,8 --model shared_embedding --adjuster sum --quiet --output e)
+contains("${out}" "purchase")
+
+# Mistakes get a sentence with the nearest right word, and leave nothing behind
+htlnet(2 train --outptu f)
+contains("${err}" "did you mean \"--output\"")
+htlnet(2 train --model htlnt --output f)
+contains("${err}" "did you mean \"htlnet\"")
+htlnet(2 trian)
+contains("${err}" "did you mean \"train\"")
+file(WRITE ${WORK}/wrong.toml "alpah = 0.5\n")
+htlnet(2 train --config wrong.toml --output f)
+contains("${err}" "did you mean \"--alpha\"")
+htlnet(1 train --dataset kuairand --data nowhere --train-dates 2022-04-25 --valid-dates 2022-05-03 --test-dates 2022-05-04 --output f)
+contains("${err}" "nowhere")
+htlnet(1 evaluate --run nowhere)
+contains("${err}" "nowhere")
+if(EXISTS ${WORK}/f)
+  message(FATAL_ERROR "a refused run left the folder f behind")
+endif()

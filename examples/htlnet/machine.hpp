@@ -10,13 +10,14 @@ namespace htlnet {
 /// The matrix products that a run uses on the CPU, and what the choice rests on.
 struct MatrixBackend {
   std::string name;             // mkl | onednn
-  double gflops = 0.0;          // of a towers' product, as measured at the start
+  double gflops = 0.0;          // of a tower's first product, as measured at the start
   double other_gflops = 0.0;    // of the one that was not taken
   double relative_error = 0.0;  // against float64
 };
 
-/// Measures both sets of float32 matrix products that LibTorch ships, keeps the faster one whose error is that of float32 arithmetic, and sets it for the
-/// process. `wanted`: auto, mkl or onednn; a named one is refused if it is not exact.
+/// Sets the float32 matrix products of the process. `wanted`: auto, mkl or onednn; a named one is refused if it is not exact. auto is MKL on Intel's processors
+/// and oneDNN elsewhere (where MKL runs at half its speed), unless oneDNN's error against float64 is not that of float32. Both are timed, for the record: the
+/// times do not decide, so the same processor always takes the same one.
 MatrixBackend choose_matrix_backend(const std::string& wanted);
 
 std::string cpu_model();

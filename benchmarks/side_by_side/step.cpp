@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times whole training steps of the reference model on rows of KuaiRand's shape, and prints one JSON line.
 //   step --rows 36000 --batch 1024 --steps 200 --warmup 20 --matrix auto|mkl|onednn --mode adjusted|plain|both [--threads 2] [--precision fp32|bf16]
-// `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians.
+// `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians; `parts` prints where an adjusted step's time goes.
 #include "htlnet/machine.hpp"
 #include "htlnet/trainer.hpp"
 
@@ -46,9 +46,94 @@ htl::TableData random_rows(const Vocabulary& vocabulary, int64_t count) {
   return htl::TableData({htl::FieldBatch::of(torch::stack(columns, 1).contiguous()), {}, labels});
 }
 
+/// Every matrix product of one step of the default model (towers 128-64-32 on D columns, fusions of 128 and 10), forward and backward, and nothing else.
+class Products {
+ public:
+  Products(int64_t rows, int64_t width) {
+    const std::vector<int64_t> hidden = {128, 64, 32, 1};
+    for (int64_t t = 0; t < 3; ++t) {
+      int64_t in = width;
+      for (const int64_t out : hidden) {
+        add(rows, in, out, /*input_gradient=*/true);
+        if (t > 0 && in == width) add(rows, 138, out, true);
+        in = out;
+      }
+    }
+    for (int64_t i = 0; i < 4; ++i) add(rows, 128, 128, true);  // two value maps, the query and key maps (fused over two sources)
+  }
+  void run() {
+    for (auto& p : products_) {
+      at::mm_out(p.y, p.x, p.w.t());
+      at::mm_out(p.dw, p.y.t(), p.x);
+      if (p.input_gradient) at::mm_out(p.dx, p.y, p.w);
+    }
+  }
+  double flop() const { return flop_; }
+
+ private:
+  struct Product {
+    at::Tensor x, w, y, dw, dx;
+    bool input_gradient;
+  };
+  void add(int64_t rows, int64_t in, int64_t out, bool input_gradient) {
+    products_.push_back({torch::randn({rows, in}), torch::randn({out, in}), torch::empty({rows, out}), torch::empty({out, in}), torch::empty({rows, in}),
+                         input_gradient});
+    flop_ += static_cast<double>(rows * in * out) * (input_gradient ? 6.0 : 4.0);
+  }
+  std::vector<Product> products_;
+  double flop_ = 0.0;
+};
+
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
   return values[values.size() / 2];
+}
+
+/// Medians of the parts of an adjusted step, and of its bare matrix products.
+nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::TableData& data, const htl::TaskSet& tasks, int64_t batch_size, int64_t steps,
+                                  int64_t warmup) {
+  htlnet::HtlNet net(vocabulary, 0, tasks, htlnet::ModelOptions{});
+  net->train();
+  htl::HybridLoss loss(tasks);
+  htl::RowTables tables(net->embedding);
+  htl::RowAdagrad rows(tables, {.lr = 0.05});
+  htl::FusedAdam dense(htl::dense_parameters(*net), {.lr = 1e-3});
+  Products products(batch_size, net->embedding->width());
+  std::vector<std::pair<std::string, std::vector<double>>> parts = {{"lookup", {}},        {"forward", {}},        {"losses", {}},  {"backward", {}},
+                                                                    {"row_optimizer", {}}, {"dense_optimizer", {}}, {"products", {}}};
+  htl::BatchLoader loader(data, {.batch_size = batch_size, .shuffle = true});
+  int64_t done = 0;
+  while (done < warmup + steps) {
+    for (const htl::Batch& batch : loader) {
+      size_t part = 0;
+      const auto timed = [&](auto&& work) {
+        const auto start = std::chrono::steady_clock::now();
+        auto result = work();
+        if (done >= warmup) parts[part].second.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+        ++part;
+        return result;
+      };
+      dense.zero_grad();
+      const auto views = timed([&] { return net->core_task->split(net->embedding->lookup(batch)); });
+      const auto outputs = timed([&] { return net->graph->forward(views); });
+      const auto losses = timed([&] { return loss(outputs, batch.labels); });
+      timed([&] { return htl::backward(losses, net->core_task); });
+      timed([&] { return rows.step(), 0; });
+      timed([&] { return dense.step(), 0; });
+      timed([&] { return products.run(), 0; });
+      if (++done == warmup + steps) break;
+    }
+  }
+  nlohmann::ordered_json line = {{"program", "htl"}, {"rows_of_the_table", net->embedding->weight.size(0)}, {"batch", batch_size}, {"threads", torch::get_num_threads()}};
+  double all = 0.0;
+  for (const auto& [name, values] : parts) {
+    line["ms_" + name] = median(values);
+    if (name != "products") all += median(values);
+  }
+  line["ms_all"] = all;
+  line["gflops_of_products"] = products.flop() / median(parts.back().second) / 1e6;
+  line["products_share"] = median(parts.back().second) / all;
+  return line;
 }
 
 }  // namespace
@@ -62,7 +147,7 @@ int main(int argc, char** argv) {
   app.add_option("--steps", steps);
   app.add_option("--warmup", warmup);
   app.add_option("--matrix", matrix);
-  app.add_option("--mode", mode)->check(CLI::IsMember({"adjusted", "plain", "both"}));
+  app.add_option("--mode", mode)->check(CLI::IsMember({"adjusted", "plain", "both", "parts"}));
   app.add_option("--threads", threads);
   app.add_option("--precision", precision)->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
   app.add_option("--device", device)->check(CLI::IsMember({"cpu", "cuda"}));
@@ -90,6 +175,10 @@ int main(int argc, char** argv) {
     net->train();
     trainers.push_back(std::make_unique<htlnet::Trainer>(std::move(net), tasks, options, batches));
     names.push_back(which);
+  }
+  if (mode == "parts") {
+    std::cout << time_parts(vocabulary, data, tasks, batch_size, steps, warmup).dump() << "\n";
+    return 0;
   }
   std::vector<std::vector<double>> milliseconds(trainers.size());
   htl::BatchLoader loader(data, {.batch_size = batch_size, .shuffle = true});

@@ -9,6 +9,6 @@ options=()
 while [ $# -gt 0 ] && [ "$1" != -- ]; do options+=("$1"); shift; done
 [ $# -eq 0 ] || shift
 root=$(scripts/setup.sh "${options[@]}")
-cmake --preset release -D HTL_TORCH_ROOT="$root" -D HTL_BUILD_TESTS=OFF -D HTL_BUILD_BENCHMARKS=OFF -B build/quickstart
+cmake --preset release -D HTL_TORCH_ROOT="$root" -D HTL_BUILD_TESTS=OFF -D HTL_BUILD_BENCHMARKS=OFF -D HTL_WARNINGS_AS_ERRORS=OFF -B build/quickstart
 cmake --build build/quickstart --target htlnet
 build/quickstart/examples/htlnet/htlnet train --dataset synthetic --output runs/quickstart "$@"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times whole training steps of the reference model on rows of KuaiRand's shape, and prints one JSON line.
 //   step --rows 36000 --batch 1024 --steps 200 --warmup 20 --matrix auto|mkl|onednn --mode adjusted|plain|both [--threads 2] [--precision fp32|bf16]
-// `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians; `parts` prints where an adjusted step's time goes.
+// `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians; `parts` prints where an adjusted step's time
+// goes.
 #include "htlnet/machine.hpp"
 #include "htlnet/trainer.hpp"
 
@@ -76,8 +77,8 @@ class Products {
     bool input_gradient;
   };
   void add(int64_t rows, int64_t in, int64_t out, bool input_gradient) {
-    products_.push_back({torch::randn({rows, in}), torch::randn({out, in}), torch::empty({rows, out}), torch::empty({out, in}), torch::empty({rows, in}),
-                         input_gradient});
+    products_.push_back(
+        {torch::randn({rows, in}), torch::randn({out, in}), torch::empty({rows, out}), torch::empty({out, in}), torch::empty({rows, in}), input_gradient});
     flop_ += static_cast<double>(rows * in * out) * (input_gradient ? 6.0 : 4.0);
   }
   std::vector<Product> products_;
@@ -99,7 +100,7 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
   htl::RowAdagrad rows(tables, {.lr = 0.05});
   htl::FusedAdam dense(htl::dense_parameters(*net), {.lr = 1e-3});
   Products products(batch_size, net->embedding->width());
-  std::vector<std::pair<std::string, std::vector<double>>> parts = {{"lookup", {}},        {"forward", {}},        {"losses", {}},  {"backward", {}},
+  std::vector<std::pair<std::string, std::vector<double>>> parts = {{"lookup", {}},        {"forward", {}},         {"losses", {}},  {"backward", {}},
                                                                     {"row_optimizer", {}}, {"dense_optimizer", {}}, {"products", {}}};
   htl::BatchLoader loader(data, {.batch_size = batch_size, .shuffle = true});
   int64_t done = 0;
@@ -124,7 +125,8 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
       if (++done == warmup + steps) break;
     }
   }
-  nlohmann::ordered_json line = {{"program", "htl"}, {"rows_of_the_table", net->embedding->weight.size(0)}, {"batch", batch_size}, {"threads", torch::get_num_threads()}};
+  nlohmann::ordered_json line = {
+      {"program", "htl"}, {"rows_of_the_table", net->embedding->weight.size(0)}, {"batch", batch_size}, {"threads", torch::get_num_threads()}};
   double all = 0.0;
   for (const auto& [name, values] : parts) {
     line["ms_" + name] = median(values);

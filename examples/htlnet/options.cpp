@@ -211,7 +211,7 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(one_of({"fp32", "tf32", "bf16"}))
       ->capture_default_str()
       ->group("Machine");
-  app.add_option("--matrix-backend", train.matrix_backend, "Matrix products on the CPU: the fastest exact one, or one by name")
+  app.add_option("--matrix-backend", train.matrix_backend, "Matrix products on the CPU: the exact ones that suit the processor, or some by name")
       ->check(one_of({"auto", "mkl", "onednn"}))
       ->capture_default_str()
       ->group("Machine");

@@ -86,7 +86,8 @@ Trainer::Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t
       average_(average_of(options.train.average, tables_, dense_parameters_, steps_per_epoch)),
       row_rate_(schedule_of(options.train, options.train.row_lr, options.train.epochs * steps_per_epoch)),
       dense_rate_(schedule_of(options.train, options.train.dense_lr, options.train.epochs * steps_per_epoch)),
-      finite_(torch::ones({tasks_.size()}, torch::TensorOptions(torch::kBool).device(device_))) {}
+      bad_step_(torch::zeros({tasks_.size()}, torch::TensorOptions(torch::kLong).device(device_))),
+      count_(torch::zeros({}, bad_step_.options())) {}
 
 void Trainer::set_rates() {
   std::visit([&](auto& rows) { htl::set_lr(rows, row_rate_(step_)); }, rows_);
@@ -102,6 +103,10 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
     losses = loss_(net_->forward(batch, adjusted ? Gradients::adjusted : watch ? Gradients::watched : Gradients::summed), batch.labels);
   }
   StepResult result;
+  std::vector<torch::Tensor> values;
+  for (const auto& [name, loss] : losses.values) values.push_back(loss.detach());
+  result.losses = torch::stack(values);
+  if (device_.is_cpu()) check_finite(watch_losses(result.losses.isfinite()));
   if (adjusted) {
     result.report = htl::backward(losses, net_->core_task);
   } else if (watch) {
@@ -109,32 +114,42 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
   } else {
     losses.sum().backward();
   }
-  if (result.report) {
-    result.losses = result.report->losses;
-  } else {
-    std::vector<torch::Tensor> values;
-    for (const auto& [name, loss] : losses.values) values.push_back(loss.detach());
-    result.losses = torch::stack(values);
+  torch::Tensor active;  // on the CPU htl::backward and check_finite have refused what is not finite
+  if (!device_.is_cpu()) {
+    torch::Tensor finite = result.losses.isfinite();
+    if (result.report) finite = finite.logical_and(result.report->gramian.diagonal().isfinite());
+    active = watch_losses(finite);
   }
-  finite_.logical_and_(result.losses.isfinite());
   if (options_.train.clip_norm > 0.0) result.gradient_norm = htl::clip_grad_norm(tables_, dense_parameters_, options_.train.clip_norm);
   set_rates();
   if (average_) average_->update();
-  std::visit([](auto& rows) { rows.step(); }, rows_);
-  dense_.step();
+  std::visit([&](auto& rows) { rows.step(active); }, rows_);
+  dense_.step(active);
   ++step_;
   return result;
 }
 
-// The only place where a training step's figures are read back.
+torch::Tensor Trainer::watch_losses(const torch::Tensor& finite) {
+  count_.add_(1);
+  bad_step_.add_(finite.logical_not().logical_and_(bad_step_.eq(0)).mul(count_));
+  return bad_step_.eq(0).all();
+}
+
+void Trainer::check_finite(const torch::Tensor& active) const {
+  if (active.item<bool>()) return;
+  const torch::Tensor steps = bad_step_.to(torch::kCPU);
+  for (int64_t t = 0; t < tasks_.size(); ++t)
+    HTL_CHECK_STATE(steps[t].item<int64_t>() == 0, "htlnet: the loss of task \"", tasks_[t].name(), "\" or its gradient was not finite in step ",
+                    steps[t].item<int64_t>(),
+                    ", and no weight has changed since; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label. The weights of the best ",
+                    "epoch so far are kept");
+}
+
+// On CUDA the only place, with the end of an epoch, where a step's figures are read back.
 void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
-  const torch::Tensor finite = finite_.to(torch::kCPU);
+  check_finite(bad_step_.eq(0).all());
   const std::vector<double> losses = numbers(result.losses);
-  for (int64_t t = 0; t < tasks_.size(); ++t) {
-    HTL_CHECK_STATE(finite[t].item<bool>(), "htlnet: the loss of task \"", tasks_[t].name(), "\" was not finite at or before step ", step_,
-                    "; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label. The weights of the best epoch so far are kept");
-    line["losses"][tasks_[t].name()] = losses[static_cast<size_t>(t)];
-  }
+  for (int64_t t = 0; t < tasks_.size(); ++t) line["losses"][tasks_[t].name()] = losses[static_cast<size_t>(t)];
   line["row_lr"] = row_rate_(step_ - 1);
   line["dense_lr"] = dense_rate_(step_ - 1);
   if (result.gradient_norm.defined()) line["gradient_norm"] = numbers(result.gradient_norm).front();
@@ -181,10 +196,7 @@ TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& v
       progress.bar(epoch, options.epochs, in_epoch, loader.batches(), rate);
     }
     nlohmann::json last = {{"kind", "epoch"}, {"epoch", epoch}, {"step", step_}};
-    const torch::Tensor finite = finite_.to(torch::kCPU);
-    for (int64_t t = 0; t < tasks_.size(); ++t)
-      HTL_CHECK_STATE(finite[t].item<bool>(), "htlnet: the loss of task \"", tasks_[t].name(), "\" was not finite in epoch ", epoch,
-                      "; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label. The weights of the best epoch so far are kept");
+    check_finite(bad_step_.eq(0).all());
     const double seconds = seconds_since(start);
     result.train_seconds += seconds;
     result.epochs = epoch;

@@ -59,6 +59,10 @@ class Trainer {
 
  private:
   void set_rates();
+  /// Notes in device memory which tasks' losses are finite, [T]. Returns a bool scalar there: false from the first other one on, which freezes every update.
+  torch::Tensor watch_losses(const torch::Tensor& finite);
+  /// Refuses with task and step if that scalar is false.
+  void check_finite(const torch::Tensor& active) const;
   void read_losses(const StepResult& result, nlohmann::json& line);
 
   HtlNet net_;
@@ -72,7 +76,8 @@ class Trainer {
   htl::FusedAdam dense_;
   std::unique_ptr<htl::WeightAverage> average_;
   htl::AnySchedule row_rate_, dense_rate_;
-  torch::Tensor finite_;  // [T] bool on the device: no loss since the last look was NaN or infinite
+  torch::Tensor bad_step_;  // [T] int64 on the device: the first step whose loss was not finite, or 0
+  torch::Tensor count_;     // int64 on the device: step_, where a captured graph reads it
   int64_t step_ = 0;
 };
 

@@ -162,6 +162,20 @@ TEST(FusedAdam, ZerosOrForgetsGradients) {
   EXPECT_TRUE(at::equal(weight, at::ones({3})));
 }
 
+TEST(FusedAdam, ChangesNothingWhereItIsNotActive) {
+  at::Tensor weight = at::ones({3}).requires_grad_();
+  FusedAdam fused({weight});
+  weight.mutable_grad() = at::ones({3});
+  fused.step(at::ones({}, at::kBool));
+  const at::Tensor before = weight.detach().clone();
+  const auto state = state_of(fused);
+  weight.mutable_grad().fill_(std::nan(""));
+  fused.step(at::zeros({}, at::kBool));
+  EXPECT_TRUE(at::equal(weight, before));
+  for (const auto& [name, tensor] : state_of(fused)) EXPECT_TRUE(at::equal(tensor, state.at(name))) << name;
+  expect_says(sentence_of([&] { fused.step(at::ones({2}, at::kBool)); }), {"htl::FusedAdam", "one bool", "[2]"});
+}
+
 TEST(FusedAdam, NamesWhatIsWrong) {
   at::Tensor weight = at::ones({3, 2}).requires_grad_();
   EXPECT_THROW(FusedAdam({weight}, {.lr = -1}), c10::ValueError);

@@ -238,6 +238,27 @@ TYPED_TEST(EachRowOptimizer, ZeroGradientsOnFreshRowsChangeNothing) {
   }
 }
 
+TYPED_TEST(EachRowOptimizer, ChangesNothingButForgetsTheGradientWhereItIsNotActive) {
+  Draws draws(10);
+  RowTable table(draws.normal({9, 4}, at::kFloat));
+  TypeParam rows(table);
+  draws.touch(table, 5);
+  rows.step(at::ones({}, at::kBool));
+  const at::Tensor before = table.weight().clone();
+  const auto state = state_of(rows);
+  draws.touch(table, 5);
+  table.gradient().values.fill_(std::nan(""));
+  rows.step(at::zeros({}, at::kBool));
+  EXPECT_FALSE(table.gradient().defined());
+  EXPECT_TRUE(at::equal(table.weight(), before));
+  for (const auto& [name, tensor] : state_of(rows)) EXPECT_TRUE(at::equal(tensor, state.at(name))) << name;
+  draws.touch(table, 5);
+  EXPECT_THROW(rows.step(at::ones({2}, at::kBool)), c10::ValueError);
+  EXPECT_THROW(rows.step(at::ones({}, at::kFloat)), c10::ValueError);
+  rows.step(at::ones({}, at::kBool));
+  EXPECT_FALSE(at::equal(table.weight(), before));
+}
+
 TYPED_TEST(EachRowOptimizer, UpdatesSeveralTablesOfDifferentTypesAndSizesEachAsAlone) {
   Draws draws(9);
   const auto type_of = [](int i) { return i == 1 ? at::kDouble : at::kFloat; };

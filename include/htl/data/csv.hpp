@@ -96,7 +96,7 @@ class CsvReader {
   void scan(size_t from);
   bool take_row(size_t expected);
   void unquote(size_t column);
-  std::string where() const { return "htl::CsvReader: \"" + path() + "\", line " + std::to_string(line()); }
+  std::string where() const { return c10::str("htl::CsvReader: \"", path(), "\", line ", line()); }
   size_t end_of(size_t entry) const { return ends_[entry] >> 1; }
 
   static constexpr size_t padding = 64;
@@ -183,7 +183,7 @@ inline bool CsvReader::take_row(size_t expected) {
 inline void CsvReader::unquote(size_t column) {
   const std::string_view raw = fields_[column];
   const char quote = options_.quote;
-  const auto name = [&] { return column < header_.size() ? "column \"" + header_[column] + "\"" : "field " + std::to_string(column + 1); };
+  const auto name = [&] { return column < header_.size() ? "column \"" + header_[column] + "\"" : c10::str("field ", column + 1); };
   HTL_CHECK(raw.front() == quote, where(), ", ", name(), ": a quote inside an unquoted field, near \"", raw.substr(0, 60),
             "\"; quote the whole field and double its inner quotes");
   HTL_CHECK(raw.size() >= 2 && raw.back() == quote, where(), ", ", name(), ": text after the closing quote, near \"", raw.substr(0, 60), "\"");

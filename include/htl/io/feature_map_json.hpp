@@ -35,7 +35,7 @@ inline FeatureMap feature_map_from_json(const nlohmann::json& json) {
   document.expect_format("htl.feature_map", 1);
   std::vector<FeatureMap::Field> fields;
   for (const nlohmann::json& element : document.list("fields")) {
-    const std::string where = "htl::feature_map_from_json: field " + std::to_string(fields.size());
+    const std::string where = c10::str("htl::feature_map_from_json: field ", fields.size());
     detail::JsonObject object(element, where);
     FeatureMap::Field field;
     field.name = detail::bytes_from_json(object.at("name"), where + ", name");
@@ -55,7 +55,7 @@ inline FeatureMap feature_map_from_json(const nlohmann::json& json) {
   }
   std::vector<FeatureMap::Numeric> numeric;
   for (const nlohmann::json& element : document.list("numeric")) {
-    const std::string where = "htl::feature_map_from_json: numeric column " + std::to_string(numeric.size());
+    const std::string where = c10::str("htl::feature_map_from_json: numeric column ", numeric.size());
     detail::JsonObject object(element, where);
     numeric.push_back({detail::bytes_from_json(object.at("name"), where + ", name"), object.number("missing")});
     object.finish();

@@ -40,7 +40,7 @@ inline nlohmann::json parse_json(std::string_view text, std::string_view source,
 }
 /// @brief Parses a file.
 /// @throws c10::ValueError as read_file() and parse_json()
-inline nlohmann::json read_json(const std::filesystem::path& path) { return parse_json(read_file(path), "\"" + path.string() + "\""); }
+inline nlohmann::json read_json(const std::filesystem::path& path) { return parse_json(read_file(path), quoted({path.string()})); }
 /// @brief Writes a file atomically, indented by 2.
 /// @throws c10::ValueError if it can't be written, or a text in it is not UTF-8
 inline void write_json(const std::filesystem::path& path, const nlohmann::ordered_json& json) {

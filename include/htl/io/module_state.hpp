@@ -53,7 +53,7 @@ inline void load_module_state(torch::nn::Module& module, const Named<at::Tensor>
   const auto list = [&](const std::string& what, const std::vector<std::string>& names, bool quote) {
     constexpr size_t shown = 12;
     for (size_t i = 0; i < names.size() && i < shown; ++i) faults += (i == 0 ? "; " + what + ": " : ", ") + (quote ? "\"" + names[i] + "\"" : names[i]);
-    if (names.size() > shown) faults += " and " + std::to_string(names.size() - shown) + " more";
+    if (names.size() > shown) faults += c10::str(" and ", names.size() - shown, " more");
   };
   list("missing", missing, true);
   list("not in the module", unexpected, true);

@@ -158,7 +158,7 @@ TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& rea
 /// **Cost.** one pass over the file, no second copy.
 /// @throws c10::ValueError naming file, tensor and fault
 inline TensorFile load_safetensors(const std::filesystem::path& path) {
-  const std::string source = "\"" + path.string() + "\"";
+  const std::string source = quoted({path.string()});
   std::error_code error;
   HTL_CHECK(std::filesystem::is_regular_file(path, error), "htl::load_safetensors: expected a file ", source, ", found ",
             std::filesystem::exists(path, error) ? "something else" : "nothing");

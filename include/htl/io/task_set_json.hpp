@@ -99,7 +99,7 @@ inline TaskSet task_set_from_json(const nlohmann::json& json, const TaskSetReade
   document.expect_format("htl.task_set", 1);
   std::vector<TaskSpec> tasks;
   for (const nlohmann::json& task : document.list("tasks"))
-    tasks.push_back(detail::task_from_json(task, "htl::task_set_from_json: task " + std::to_string(tasks.size()), readers));
+    tasks.push_back(detail::task_from_json(task, c10::str("htl::task_set_from_json: task ", tasks.size()), readers));
   document.finish();
   return TaskSet(std::move(tasks));
 }

@@ -73,7 +73,7 @@ inline void refuse_label(const TaskSpec& task, int64_t rows, const double* value
       HTL_CHECK(own >= 0.0 && std::isfinite(own), "htl::HybridLoss: task \"", task.name(), "\" expects finite weights ≥ 0, got ", own, " in row ", row);
       HTL_CHECK(own == 0.0 || is_label(value[row]), "htl::HybridLoss: task \"", task.name(), "\" expects ",
                 task.kind() == TaskKind::binary       ? "labels 0 or 1"
-                : task.kind() == TaskKind::multiclass ? "classes 0 to " + std::to_string(task.classes() - 1)
+                : task.kind() == TaskKind::multiclass ? c10::str("classes 0 to ", task.classes() - 1)
                                                       : std::string("finite labels"),
                 ", got ", value[row], " in row ", row, "; correct the data, or mask the row");
     }

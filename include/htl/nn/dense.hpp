@@ -76,7 +76,7 @@ class DenseImpl : public torch::nn::Cloneable<DenseImpl> {
   at::Tensor forward(const std::vector<at::Tensor>& parts) {
     HTL_CHECK(parts.size() == options.inputs().size(), "htl::Dense: expected ", options.inputs().size(), " input parts of widths ",
               at::IntArrayRef(options.inputs()), ", got ", parts.size());
-    for (size_t p = 0; p < parts.size(); ++p) check_shape("htl::Dense", "input part " + std::to_string(p), parts[p], {-1, options.inputs()[p]});
+    for (size_t p = 0; p < parts.size(); ++p) check_shape("htl::Dense", c10::str("input part ", p), parts[p], {-1, options.inputs()[p]});
     return linear_parts(parts, weight, bias, options.activation(), is_training() ? options.dropout() : 0.0, options.generator());
   }
   /// @brief The layer over one input [B, D] → [B, O].

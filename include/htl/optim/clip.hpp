@@ -36,7 +36,7 @@ inline std::vector<at::Tensor> step_gradients(const RowTables& tables, const std
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
     HTL_CHECK(parameters[i].defined(), "htl::clip_grad_norm: parameter ", i, " is undefined");
-    if (parameters[i].grad().defined()) add(parameters[i].grad(), "parameter " + std::to_string(i));
+    if (parameters[i].grad().defined()) add(parameters[i].grad(), c10::str("parameter ", i));
   }
   return gradients;
 }

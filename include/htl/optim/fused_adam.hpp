@@ -58,9 +58,11 @@ class FusedAdam {
   }
 
   /// @brief Updates every parameter that has a gradient. No synchronisation.
-  /// @throws c10::ValueError when a gradient is sparse; c10::Error when a shape has changed since construction
-  void step() {
+  /// @param active a bool scalar on the parameters' device: false = change nothing, not even t (a loss was not finite); undefined = update
+  /// @throws c10::ValueError when a gradient is sparse, or active is no bool scalar there; c10::Error when a shape has changed since construction
+  void step(const at::Tensor& active = {}) {
     const c10::NoGradGuard no_grad;
+    if (detail::is_halted(kWho, active)) return;
     std::vector<Group> groups;
     std::vector<std::pair<at::Tensor, at::Tensor>> rounded;
     for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -83,7 +85,7 @@ class FusedAdam {
       group.exp_avg_sqs.push_back(state.exp_avg_sq);
       group.steps.push_back(state.step);
     }
-    for (Group& group : groups) run(group);
+    for (Group& group : groups) run(group, active);
     for (auto& [parameter, work] : rounded) parameter.copy_(work);
   }
   /// @brief Forgets the gradients, or fills them with zeros in place.
@@ -159,12 +161,18 @@ class FusedAdam {
     return rates_.emplace_back(at::full({}, options_.lr, at::TensorOptions().dtype(at::kFloat).device(device)));
   }
 
-  void run(Group& group) {
+  void run(Group& group, const at::Tensor& active) {
     const detail::AdamNumbers numbers{options_.lr, options_.beta1, options_.beta2, options_.eps, options_.weight_decay, options_.decoupled_weight_decay};
     const at::Device device = group.parameters[0].device();
     if (!device.is_cpu()) {
-      detail::foreach_add_(group.steps, 1);
-      detail::fused_adam(group, numbers, rate_on(device));
+      if (active.defined()) {
+        detail::check_active_device(kWho, active, device);
+        detail::foreach_add_(group.steps, active.to(at::kFloat));
+        detail::fused_adam(group, numbers, rate_on(device), active.logical_not().to(at::kFloat));
+      } else {
+        detail::foreach_add_(group.steps, 1);
+        detail::fused_adam(group, numbers, rate_on(device));
+      }
       return;
     }
     for (const at::Tensor& step : group.steps) *step.mutable_data_ptr<float>() += 1;

@@ -11,6 +11,7 @@
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_adamw.h>
 
+#include <optional>
 #include <vector>
 
 namespace htl::detail {
@@ -38,12 +39,14 @@ struct AdamNumbers {
 
 /// @brief One Adam or AdamW update with the steps as they are.
 /// @param device_lr the rate in device memory, read instead of numbers.lr where defined
-inline void fused_adam(const AdamLists& lists, const AdamNumbers& numbers, const at::Tensor& device_lr) {
+/// @param skip a float32 scalar in device memory: 1 = change nothing; undefined = update
+inline void fused_adam(const AdamLists& lists, const AdamNumbers& numbers, const at::Tensor& device_lr, const at::Tensor& skip = {}) {
   const std::vector<at::Tensor> none;
   const auto call = [&](auto&& rate) {
     const auto run = [&](auto&& update) {
       update(lists.parameters, lists.gradients, lists.exp_avgs, lists.exp_avg_sqs, none, lists.steps, rate, numbers.beta1, numbers.beta2, numbers.weight_decay,
-             numbers.eps, /*amsgrad=*/false, /*maximize=*/false);
+             numbers.eps, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/std::optional<at::Tensor>(),
+             skip.defined() ? std::optional<at::Tensor>(skip) : std::nullopt);
     };
     if (numbers.decoupled) {
       run([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
@@ -58,6 +61,8 @@ inline void fused_adam(const AdamLists& lists, const AdamNumbers& numbers, const
   }
 }
 
+/// @brief Adds a scalar tensor to each tensor in place.
+inline void foreach_add_(const std::vector<at::Tensor>& tensors, const at::Tensor& number) { at::_foreach_add_(tensors, number); }
 /// @brief Adds a number to each tensor in place.
 inline void foreach_add_(const std::vector<at::Tensor>& tensors, const at::Scalar& number) { at::_foreach_add_(tensors, number); }
 /// @brief Multiplies each tensor by a scalar tensor in place.

@@ -78,12 +78,14 @@ class LazyAdam {
   }
 
   /// @brief Updates the rows of every table that has a row gradient, and clears it. No synchronisation.
+  /// @param active a bool scalar on the tables' device: false = change nothing, but clear (a loss was not finite); undefined = update
   /// @throws c10::ValueError, c10::TypeError, c10::IndexError when a row gradient doesn't fit its table; c10::Error when state doesn't
-  void step() {
+  void step(const at::Tensor& active = {}) {
     const c10::NoGradGuard no_grad;
+    if (detail::is_halted(kWho, active)) return zero_grad();
     for (size_t i = 0; i < tables_.size(); ++i) {
       if (!tables_[i].gradient().defined()) continue;
-      update(tables_[i], states_[i]);
+      update(tables_[i], states_[i], active);
       tables_[i].gradient().clear();
     }
   }
@@ -133,7 +135,7 @@ class LazyAdam {
     return {1 / (1 - std::pow(options_.beta1, steps)), 1 / std::sqrt(1 - std::pow(options_.beta2, steps))};
   }
 
-  void update(const RowTable& table, State& state) {
+  void update(const RowTable& table, State& state, const at::Tensor& active) {
     detail::check_state(kWho, table, "exp_avg", state.exp_avg, table.weight().sizes());
     detail::check_state(kWho, table, "exp_avg_sq", state.exp_avg_sq, table.weight().sizes());
     detail::check_state(kWho, table, "step", state.step, {});
@@ -142,8 +144,8 @@ class LazyAdam {
                        state.exp_avg.scalar_type() == state.exp_avg_sq.scalar_type(),
                    kWho, ": the loaded state of table \"", table.name(),
                    "\" has wrong element types; expected int64 step, int32 row_step, one type for the moments");
-    const detail::RowStep step = detail::checked_step(kWho, table, state.exp_avg.scalar_type());
-    if (step.mask.defined()) return update_by_operators(table, state, step);
+    const detail::RowStep step = detail::checked_step(kWho, table, state.exp_avg.scalar_type(), active);
+    if (step.mask.defined()) return update_by_operators(table, state, step, active);
     const int64_t t = ++*state.step.mutable_data_ptr<int64_t>();
     if (per_row()) extend_corrections(t);
     detail::for_types(table.weight().scalar_type(), state.exp_avg.scalar_type(), [&]<class W, class S>() { update_by_loop<W, S>(table, state, step, t); });
@@ -203,7 +205,7 @@ class LazyAdam {
   }
 
   // Unused slots and the padding row add zeros, to the state too, so that rows that appear in several slots come out right.
-  void update_by_operators(const RowTable& table, State& state, const detail::RowStep& step) const {
+  void update_by_operators(const RowTable& table, State& state, const detail::RowStep& step, const at::Tensor& active) const {
     at::Tensor& weight = table.weight();
     const at::Tensor& rate = state.lr.on(weight.device(), options_.lr);
     const at::ScalarType type = state.exp_avg.scalar_type();
@@ -215,7 +217,11 @@ class LazyAdam {
     const at::Tensor square_change = at::where(step.mask, gradient.square().sub_(square).mul_(1 - options_.beta2), zero);
     state.exp_avg.index_add_(0, step.rows, mean_change);
     state.exp_avg_sq.index_add_(0, step.rows, square_change);
-    state.step.add_(1);
+    if (active.defined() && !active.is_cpu()) {
+      state.step.add_(active);
+    } else {
+      state.step.add_(1);
+    }
     at::Tensor t = state.step;
     if (per_row()) {
       state.row_step.index_add_(0, step.rows, step.mask.squeeze(1).to(at::kInt));

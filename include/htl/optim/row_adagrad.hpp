@@ -56,12 +56,14 @@ class RowAdagrad {
   }
 
   /// @brief Updates the rows of every table that has a row gradient, and clears it. No synchronisation.
+  /// @param active a bool scalar on the tables' device: false = change nothing, but clear (a loss was not finite); undefined = update
   /// @throws c10::ValueError, c10::TypeError, c10::IndexError when a row gradient doesn't fit its table; c10::Error when state doesn't
-  void step() {
+  void step(const at::Tensor& active = {}) {
     const c10::NoGradGuard no_grad;
+    if (detail::is_halted(kWho, active)) return zero_grad();
     for (size_t i = 0; i < tables_.size(); ++i) {
       if (!tables_[i].gradient().defined()) continue;
-      update(tables_[i], states_[i]);
+      update(tables_[i], states_[i], active);
       tables_[i].gradient().clear();
     }
   }
@@ -97,9 +99,9 @@ class RowAdagrad {
   std::vector<int64_t> state_shape(const RowTable& table) const {
     return options_.elementwise ? std::vector<int64_t>{table.rows(), table.dim()} : std::vector<int64_t>{table.rows()};
   }
-  void update(const RowTable& table, State& state) const {
+  void update(const RowTable& table, State& state, const at::Tensor& active) const {
     detail::check_state(kWho, table, "the accumulator", state.accumulator, state_shape(table));
-    const detail::RowStep step = detail::checked_step(kWho, table, state.accumulator.scalar_type());
+    const detail::RowStep step = detail::checked_step(kWho, table, state.accumulator.scalar_type(), active);
     if (step.mask.defined()) return update_by_operators(table, state, step);
     detail::for_types(table.weight().scalar_type(), state.accumulator.scalar_type(), [&]<class W, class S>() { update_by_loop<W, S>(table, state, step); });
     detail::mark_changed(table.weight());

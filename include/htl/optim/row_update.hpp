@@ -53,6 +53,20 @@ inline void check_betas(std::string_view who, double beta1, double beta2) {
   HTL_CHECK(beta2 >= 0 && beta2 < 1, who, ": expected beta2 in [0, 1), got ", beta2);
 }
 
+/// @brief Whether a step's `active` says, readable without synchronisation, that nothing may change. On other devices than the CPU the caller masks.
+/// @throws c10::ValueError unless active is undefined or a bool scalar
+inline bool is_halted(std::string_view who, const at::Tensor& active) {
+  if (!active.defined()) return false;
+  HTL_CHECK(active.numel() == 1 && active.scalar_type() == at::kBool, who, ": expected active to be one bool, got ", active.scalar_type(), " of shape ",
+            shape_of(active));
+  return active.is_cpu() && !*active.const_data_ptr<bool>();
+}
+
+/// @brief Checks that `active` lies where it is read.
+inline void check_active_device(std::string_view who, const at::Tensor& active, const at::Device& device) {
+  HTL_CHECK(active.is_cpu() || active.device() == device, who, ": expected active on the CPU or on ", device, ", got ", active.device());
+}
+
 /// @brief A table's name in saved state: its own name, with its position where several tables have the same.
 inline std::vector<std::string> state_names(const RowTables& tables) {
   std::vector<std::string> names;
@@ -92,8 +106,9 @@ struct RowStep {
 /// @param who the caller
 /// @param table a table whose gradient is defined
 /// @param type the element type of the calculation
+/// @param active a bool scalar that masks every slot on another device than the CPU; undefined = none
 /// @throws c10::ValueError, c10::TypeError, c10::IndexError naming the table
-inline RowStep checked_step(std::string_view who, const RowTable& table, at::ScalarType type) {
+inline RowStep checked_step(std::string_view who, const RowTable& table, at::ScalarType type, const at::Tensor& active = {}) {
   const RowGradient& gradient = table.gradient();
   const std::string owner = std::string(who) + ": table \"" + table.name() + "\"";
   check_shape(owner, "row gradient values", gradient.values, {-1, table.dim()});
@@ -117,8 +132,13 @@ inline RowStep checked_step(std::string_view who, const RowTable& table, at::Sca
     }
   }
   if (!device.is_cpu() || step.mask.defined() || (table.weight().stride(1) != 1 && table.dim() > 1)) {
-    at::Tensor mask = step.rows.ne(padding);
-    step.mask = (step.mask.defined() ? mask.logical_and_(step.mask) : mask).unsqueeze(1);
+    const at::Tensor mask = step.rows.ne(padding);
+    if (step.mask.defined()) mask.logical_and_(step.mask);
+    if (active.defined() && !active.is_cpu()) {
+      check_active_device(who, active, device);
+      mask.logical_and_(active);
+    }
+    step.mask = mask.unsqueeze(1);
   }
   return step;
 }

@@ -144,7 +144,7 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
     HTL_CHECK(sources.size() == options.sources().size(), "htl::InformationFusion: expected ", options.sources().size(), " sources of widths ",
               at::IntArrayRef(options.sources()), ", got ", sources.size());
     for (size_t j = 0; j < sources.size(); ++j)
-      check_shape("htl::InformationFusion", "source " + std::to_string(j), sources[j], {j == 0 ? -1 : sources[0].size(0), options.sources()[j]});
+      check_shape("htl::InformationFusion", c10::str("source ", j), sources[j], {j == 0 ? -1 : sources[0].size(0), options.sources()[j]});
   }
 
   bool uses_loops(const std::vector<at::Tensor>& sources) const {

@@ -73,9 +73,9 @@ class Temperature {
       char text[32];
       return std::string(text, std::to_chars(text, text + sizeof text, number).ptr);
     };
-    if (kind_ == Kind::exponential) return "exponential:" + shortest(start_) + "," + shortest(factor_) + "," + std::to_string(every_) + "," + shortest(end_);
-    if (kind_ == Kind::linear) return "linear:" + shortest(start_) + "," + shortest(end_) + "," + std::to_string(every_);
-    return "constant:" + shortest(start_);
+    if (kind_ == Kind::exponential) return c10::str("exponential:", shortest(start_), ",", shortest(factor_), ",", every_, ",", shortest(end_));
+    if (kind_ == Kind::linear) return c10::str("linear:", shortest(start_), ",", shortest(end_), ",", every_);
+    return c10::str("constant:", shortest(start_));
   }
 
  private:

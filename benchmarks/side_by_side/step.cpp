@@ -56,11 +56,11 @@ class Products {
       int64_t in = width;
       for (const int64_t out : hidden) {
         add(rows, in, out, /*input_gradient=*/true);
-        if (t > 0 && in == width) add(rows, 138, out, true);
+        if (t > 0 && in == width) add(rows, 138, out, /*input_gradient=*/t > 1);  // what the fusions pass on, their maps composed with the layer
         in = out;
       }
     }
-    for (int64_t i = 0; i < 4; ++i) add(rows, 128, 128, true);  // two value maps, the query and key maps (fused over two sources)
+    for (int64_t source = 0; source < 2; ++source) add(rows, 128, 128, /*input_gradient=*/false);  // the attention's form
   }
   void run() {
     for (auto& p : products_) {

@@ -81,6 +81,63 @@ TEST(LinearParts, AgreesWithFiniteDifferences) {
     }
 }
 
+TEST(LinearMappedParts, EqualTheirMapsOneAfterTheOtherAndTheirGradients) {
+  test::Random random(12);
+  for (int trial = 0; trial < 80; ++trial) {
+    const int64_t rows = random.pick<int64_t>({0, 1, 3, 40, 300}), outputs = random.pick<int64_t>({1, 2, 20});
+    const Activation activation = random.chance(0.5) ? Activation::relu : Activation::none;
+    std::vector<MappedPart> parts;
+    std::vector<at::Tensor> inputs, mapped;
+    const auto leaf = [&](at::IntArrayRef sizes) {
+      at::Tensor tensor = random.normal(sizes);
+      if (random.chance(0.8)) inputs.push_back(tensor.requires_grad_());
+      return tensor;
+    };
+    int64_t width = 0;
+    for (int64_t p = random.integer(1, 3); p > 0; --p) {
+      const int64_t from = random.integer(1, 9), through = random.integer(1, 9);
+      MappedPart part{leaf({rows, from}), {}, {}};
+      if (random.chance(0.7)) part = {part.values, leaf({through, from}), leaf({through})};
+      mapped.push_back(part.map.defined() ? at::linear(part.values, part.map, part.shift) : part.values);
+      width += part.width();
+      parts.push_back(part);
+    }
+    const at::Tensor weight = leaf({outputs, width}), bias = random.chance(0.7) ? leaf({outputs}) : at::Tensor(), cotangent = random.normal({rows, outputs});
+    const at::Tensor ours = linear_mapped_parts(parts, weight, bias, activation);
+    const at::Tensor linear = at::linear(at::cat(mapped, 1), weight, bias), theirs = activation == Activation::relu ? linear.relu() : linear;
+    EXPECT_TRUE(close(ours, theirs)) << "trial " << trial;
+    if (inputs.empty()) continue;
+    const auto by_us = torch::autograd::grad({ours}, inputs, {cotangent}, true, false, /*allow_unused=*/true);
+    const auto by_them = torch::autograd::grad({theirs}, inputs, {cotangent}, false, false, true);
+    for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(close(by_us[i], by_them[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows;
+  }
+}
+
+TEST(LinearMappedParts, AgreeWithFiniteDifferencesWhereMapsAreComposed) {
+  test::Random random(13);
+  const at::Tensor x = random.normal({9, 3}), y = random.normal({9, 2}), map = random.normal({4, 3}), shift = random.normal({4}), w = random.normal({2, 6}),
+                   b = random.normal({2});
+  for (const auto activation : {Activation::none, Activation::relu})
+    EXPECT_TRUE(test::gradcheck(
+        [&](const auto& in) {
+          return linear_mapped_parts({{in[0], in[1], in[2]}, {in[3], {}, {}}}, in[4], in[5], activation);
+        },
+        {x, map, shift, y, w, b}));
+}
+
+TEST(LinearMappedParts, SayWhatIsWrong) {
+  const at::Tensor x = at::ones({2, 3}), map = at::ones({5, 3}), weight = at::ones({4, 5});
+  EXPECT_EQ(sentence_of([&] {
+              linear_mapped_parts({{x, at::ones({5, 2}), at::ones({5})}}, weight, {});
+            }),
+            "htl::linear_parts: expected a part's map of shape [any, 3], got [5, 2]");
+  EXPECT_EQ(sentence_of([&] { linear_mapped_parts({{x, map, {}}}, weight, {}); }), "htl::linear_parts: expected a part's shift of shape [5], got undefined");
+  EXPECT_EQ(sentence_of([&] {
+              linear_mapped_parts({{x, map, at::ones({5})}}, at::ones({4, 3}), {});
+            }),
+            "htl::linear_parts: expected parts of together 3 columns for a weight of shape [4, 3], got 5");
+}
+
 TEST(LinearParts, TakesStridedPartsAndBroadcastGradients) {
   test::Random random(3);
   const at::Tensor wide = random.normal({6, 20}).requires_grad_(), weight = random.normal({4, 8}).requires_grad_(), bias = random.normal({4}).requires_grad_();

@@ -74,10 +74,20 @@ class DenseImpl : public torch::nn::Cloneable<DenseImpl> {
 
   /// @brief The layer over parts x_p [B, D_p] → [B, O].
   at::Tensor forward(const std::vector<at::Tensor>& parts) {
+    std::vector<MappedPart> plain;
+    for (const at::Tensor& part : parts) plain.push_back({part, {}, {}});
+    return forward_mapped(plain);
+  }
+  /// @brief The layer over parts z_p [B, D_p], some of which come through a linear map of their own → [B, O]; see linear_mapped_parts().
+  at::Tensor forward_mapped(const std::vector<MappedPart>& parts) {
     HTL_CHECK(parts.size() == options.inputs().size(), "htl::Dense: expected ", options.inputs().size(), " input parts of widths ",
               at::IntArrayRef(options.inputs()), ", got ", parts.size());
-    for (size_t p = 0; p < parts.size(); ++p) check_shape("htl::Dense", c10::str("input part ", p), parts[p], {-1, options.inputs()[p]});
-    return linear_parts(parts, weight, bias, options.activation(), is_training() ? options.dropout() : 0.0, options.generator());
+    for (size_t p = 0; p < parts.size(); ++p) {
+      const at::Tensor& values = parts[p].values;
+      HTL_CHECK(values.defined() && values.dim() == 2 && parts[p].width() == options.inputs()[p], "htl::Dense: expected input part ", p, " of shape [any, ",
+                options.inputs()[p], "], got ", shape_of(values), parts[p].map.defined() ? " through a map of shape " + shape_of(parts[p].map) : "");
+    }
+    return linear_mapped_parts(parts, weight, bias, options.activation(), is_training() ? options.dropout() : 0.0, options.generator());
   }
   /// @brief The layer over one input [B, D] → [B, O].
   at::Tensor forward(const at::Tensor& input) { return forward(std::vector<at::Tensor>{input}); }

@@ -51,11 +51,9 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
   }
 
   /// @brief The outputs of all layers, first to last: [B, hidden[l]] each.
-  std::vector<at::Tensor> forward_all(const std::vector<at::Tensor>& parts) {
-    std::vector<at::Tensor> outputs{layers_.front()->forward(parts)};
-    for (size_t l = 1; l < layers_.size(); ++l) outputs.push_back(layers_[l]->forward(outputs.back()));
-    return outputs;
-  }
+  std::vector<at::Tensor> forward_all(const std::vector<at::Tensor>& parts) { return rest_of(layers_.front()->forward(parts)); }
+  /// @brief The same over parts of which some come through a linear map of their own; see linear_mapped_parts().
+  std::vector<at::Tensor> forward_all_mapped(const std::vector<MappedPart>& parts) { return rest_of(layers_.front()->forward_mapped(parts)); }
   /// @brief The last layer's output [B, hidden.back()].
   at::Tensor forward(const std::vector<at::Tensor>& parts) { return forward_all(parts).back(); }
   /// @brief The same for one input [B, D].
@@ -69,6 +67,12 @@ class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
   MlpOptions options;
 
  private:
+  std::vector<at::Tensor> rest_of(at::Tensor first) {
+    std::vector<at::Tensor> outputs{std::move(first)};
+    for (size_t l = 1; l < layers_.size(); ++l) outputs.push_back(layers_[l]->forward(outputs.back()));
+    return outputs;
+  }
+
   std::vector<Dense> layers_;
 };
 /// Holder of MlpImpl.

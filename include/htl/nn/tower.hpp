@@ -48,7 +48,8 @@ struct TowerOptions {
 /// @brief What can stand in for a Tower: a module holder made from TowerOptions.
 ///
 /// - `tower->forward(parts)`: parts x_p [B, D_p] as TowerOptions::inputs() lists them → TowerOutput;
-/// - `tower->representation_width()`: H of TowerOutput::representation.
+/// - `tower->representation_width()`: H of TowerOutput::representation;
+/// - optional, faster: `tower->forward_mapped(parts)` over MappedPart.
 template <class T>
 concept TaskTower = std::constructible_from<T, const TowerOptions&> && requires(T& tower, const std::vector<at::Tensor>& parts) {
   { tower->forward(parts) } -> std::same_as<TowerOutput>;
@@ -77,10 +78,9 @@ class TowerImpl : public torch::nn::Cloneable<TowerImpl> {
   }
 
   /// @brief The tower over parts [B, D_p].
-  TowerOutput forward(const std::vector<at::Tensor>& parts) {
-    std::vector<at::Tensor> hidden = layers_->forward_all(parts);
-    return {output_->forward(hidden.back()), hidden[representation_layer()]};
-  }
+  TowerOutput forward(const std::vector<at::Tensor>& parts) { return finish(layers_->forward_all(parts)); }
+  /// @brief The tower over parts of which some come through a linear map of their own, composed with the first layer; see linear_mapped_parts().
+  TowerOutput forward_mapped(const std::vector<MappedPart>& parts) { return finish(layers_->forward_all_mapped(parts)); }
   /// @brief The tower over one input [B, D].
   TowerOutput forward(const at::Tensor& input) { return forward(std::vector<at::Tensor>{input}); }
   /// @brief H.
@@ -95,6 +95,7 @@ class TowerImpl : public torch::nn::Cloneable<TowerImpl> {
   TowerOptions options;
 
  private:
+  TowerOutput finish(const std::vector<at::Tensor>& hidden) { return {output_->forward(hidden.back()), hidden[representation_layer()]}; }
   size_t representation_layer() const {
     const int64_t index = options.representation();
     return static_cast<size_t>(index < 0 ? index + static_cast<int64_t>(options.hidden().size()) : index);

@@ -53,7 +53,8 @@ struct InformationFusionOptions {
 
 /// @brief What can stand in for an InformationFusion: a module holder made from InformationFusionOptions.
 ///
-/// - `unit->forward(sources)`: J tensors [B, D_j] → [B, O].
+/// - `unit->forward(sources)`: J tensors [B, D_j] → [B, O];
+/// - optional, faster: `unit->forward_mapped(sources)` → MappedPart, whose map the receiving tower composes with its first layer.
 template <class U>
 concept TaskFusion = std::constructible_from<U, const InformationFusionOptions&> && requires(U& unit, const std::vector<at::Tensor>& sources) {
   { unit->forward(sources) } -> std::same_as<at::Tensor>;
@@ -95,22 +96,12 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
 
   /// @brief Sources u_j [B, D_j] → [B, O].
   at::Tensor forward(const std::vector<at::Tensor>& sources) {
-    check_sources(sources);
-    kept_weights_ = at::Tensor();
-    if (sources.size() == 1 || options.kind() == FusionKind::concat) return value_->forward(sources);
-    if (uses_loops(sources)) {
-      auto [mixed, attention] = detail::attention_mix(sources, query_->weight, query_->bias, key_->weight, key_->bias);
-      if (keeps_weights_) kept_weights_ = attention;
-      return value_->forward(mixed);
-    }
-    const at::Tensor mixture = mixture_of(sources);
-    if (keeps_weights_) kept_weights_ = mixture.detach();
-    std::vector<at::Tensor> scaled;
-    for (size_t j = 0; j < sources.size(); ++j) scaled.push_back(sources[j] * mixture.narrow(1, static_cast<int64_t>(j), 1).to(sources[j].scalar_type()));
-    if (is_concatenated()) return value_->forward(scaled);
-    at::Tensor mixed = scaled[0];
-    for (size_t j = 1; j < scaled.size(); ++j) mixed = mixed + scaled[j];
-    return value_->forward(mixed);
+    return value_->forward(maps_once(sources) ? std::vector{mix(sources)} : mapped_columns(sources));
+  }
+  /// @brief The same before h1: Σ_j w_j u_j [B, D] with h1 as its map, where that is one vector; else the finished result without a map.
+  MappedPart forward_mapped(const std::vector<at::Tensor>& sources) {
+    if (!maps_once(sources)) return {forward(sources), {}, {}};
+    return {mix(sources), value_->weight, value_->bias};
   }
 
   /// @brief The weights w [B, J] for given sources; rows sum to 1. Differentiable.
@@ -145,6 +136,37 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
               at::IntArrayRef(options.sources()), ", got ", sources.size());
     for (size_t j = 0; j < sources.size(); ++j)
       check_shape("htl::InformationFusion", c10::str("source ", j), sources[j], {j == 0 ? -1 : sources[0].size(0), options.sources()[j]});
+  }
+
+  bool maps_once(const std::vector<at::Tensor>& sources) const { return sources.size() == 1 || !is_concatenated(); }
+
+  // Σ_j w_j u_j [B, D]
+  at::Tensor mix(const std::vector<at::Tensor>& sources) {
+    check_sources(sources);
+    kept_weights_ = at::Tensor();
+    if (sources.size() == 1) return sources[0];
+    if (uses_loops(sources)) {
+      auto [mixed, attention] = detail::attention_mix(sources, query_->weight, query_->bias, key_->weight, key_->bias);
+      if (keeps_weights_) kept_weights_ = attention;
+      return mixed;
+    }
+    const std::vector<at::Tensor> scaled = scaled_by_weights(sources);
+    at::Tensor mixed = scaled[0];
+    for (size_t j = 1; j < scaled.size(); ++j) mixed = mixed + scaled[j];
+    return mixed;
+  }
+  // What each source's own columns of h1 are applied to
+  std::vector<at::Tensor> mapped_columns(const std::vector<at::Tensor>& sources) {
+    check_sources(sources);
+    kept_weights_ = at::Tensor();
+    return options.kind() == FusionKind::concat ? sources : scaled_by_weights(sources);
+  }
+  std::vector<at::Tensor> scaled_by_weights(const std::vector<at::Tensor>& sources) {
+    const at::Tensor mixture = mixture_of(sources);
+    if (keeps_weights_) kept_weights_ = mixture.detach();
+    std::vector<at::Tensor> scaled;
+    for (size_t j = 0; j < sources.size(); ++j) scaled.push_back(sources[j] * mixture.narrow(1, static_cast<int64_t>(j), 1).to(sources[j].scalar_type()));
+    return scaled;
   }
 
   bool uses_loops(const std::vector<at::Tensor>& sources) const {

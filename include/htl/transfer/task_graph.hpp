@@ -82,6 +82,39 @@ struct TaskFusionUnits : torch::nn::ModuleHolder<TaskFusionUnitsImpl<Fusion>> {
   using torch::nn::ModuleHolder<TaskFusionUnitsImpl<Fusion>>::ModuleHolder;
 };
 
+/// @brief One tower's input parts; a fusion unit's last linear map is left to the tower's first layer where both have forward_mapped().
+template <class TowerHolder>
+class TowerInputs {
+ public:
+  /// @brief A part as it is.
+  void add(const at::Tensor& part) { parts_.push_back({part, {}, {}}); }
+  /// @brief What a fusion unit makes of its sources.
+  template <class FusionHolder>
+  void add(FusionHolder& unit, const std::vector<at::Tensor>& sources) {
+    if constexpr (kMapped && requires { unit->forward_mapped(sources); }) {
+      MappedPart part = unit->forward_mapped(sources);
+      if (part.map.defined() && !at::GradMode::is_enabled()) part = {part.values, part.map.detach(), part.shift.detach()};
+      parts_.push_back(std::move(part));
+    } else {
+      add(unit->forward(sources));
+    }
+  }
+  /// @brief The tower over all of them.
+  TowerOutput run(TowerHolder& tower) const {
+    if constexpr (kMapped) {
+      return tower->forward_mapped(parts_);
+    } else {
+      std::vector<at::Tensor> values;
+      for (const MappedPart& part : parts_) values.push_back(part.values);
+      return tower->forward(values);
+    }
+  }
+
+ private:
+  static constexpr bool kMapped = requires(TowerHolder & tower, const std::vector<MappedPart>& parts) { tower->forward_mapped(parts); };
+  std::vector<MappedPart> parts_;
+};
+
 }  // namespace detail
 
 /// @brief Towers, label embeddings and fusion units of all tasks, wired along a TaskSet: HTLNet above its embeddings.
@@ -253,9 +286,10 @@ TaskOutputs TaskGraphImpl<TowerHolder, LabelHolder, FusionHolder>::forward(const
   std::vector<at::Tensor> outputs(count), representations(count), labels(count);
   for (const int64_t position : tasks_.order()) {
     const auto t = static_cast<size_t>(position);
-    std::vector<at::Tensor> inputs, from_representations, from_labels;
-    inputs.push_back(views[t]);
-    if (numeric.defined()) inputs.push_back(numeric);
+    std::vector<at::Tensor> from_representations, from_labels;
+    detail::TowerInputs<TowerHolder> inputs;
+    inputs.add(views[t]);
+    if (numeric.defined()) inputs.add(numeric);
     for (const int64_t parent : tasks_.parents(position)) {
       const auto p = static_cast<size_t>(parent);
       if (has_representation(options.transfer())) from_representations.push_back(representations[p]);
@@ -263,10 +297,10 @@ TaskOutputs TaskGraphImpl<TowerHolder, LabelHolder, FusionHolder>::forward(const
     }
     if (auto& units = (*fusions_)[t]) {
       const at::AutoGradMode mode(trains_fusions);
-      if (units->representation) inputs.push_back(units->representation->forward(from_representations));
-      if (units->label) inputs.push_back(units->label->forward(from_labels));
+      if (units->representation) inputs.add(units->representation, from_representations);
+      if (units->label) inputs.add(units->label, from_labels);
     }
-    TowerOutput result = (*towers_)[t]->forward(inputs);
+    TowerOutput result = inputs.run((*towers_)[t]);
     outputs[t] = std::move(result.output);
     if (!is_read_[t]) continue;
     representations[t] = cut(result.representation);

@@ -25,19 +25,14 @@ inline at::Tensor columns_of(const at::Tensor& matrix, int64_t first, int64_t co
   return count == matrix.size(1) ? matrix : matrix.narrow(1, first, count);
 }
 
-/// @brief out = Σ_p x_p W_pᵀ.
-inline void multiply_parts(at::Tensor& out, const at::Tensor& weight, at::TensorList parts) {
-  int64_t column = 0;
-  bool is_first = true;
-  for (const at::Tensor& part : parts) {
-    const at::Tensor slice = columns_of(weight, column, part.size(1)).t();
-    if (is_first) {
-      at::mm_out(out, part, slice);
+/// @brief out = Σ_p x_p W_pᵀ over blocks W_p [O, D_p].
+inline void multiply_parts(at::Tensor& out, at::TensorList parts, at::TensorList blocks) {
+  for (size_t p = 0; p < parts.size(); ++p) {
+    if (p == 0) {
+      at::mm_out(out, parts[p], blocks[p].t());
     } else {
-      at::addmm_out(out, out, part, slice);
+      at::addmm_out(out, out, parts[p], blocks[p].t());
     }
-    is_first = false;
-    column += part.size(1);
   }
 }
 

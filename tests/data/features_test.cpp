@@ -134,6 +134,11 @@ TEST(FeatureMap, RefusesImpossibleFieldsAndValuesInASentence) {
   EXPECT_EQ(sentence_of([&] { map.id(1, "red"); }), "htl::FeatureMap: field \"tags\" is multi-valued, so it has no single id; use append_ids()");
   EXPECT_EQ(sentence_of([&] { map.bucket(0, 1.0); }), "htl::FeatureMap: field \"user\" is categorical; only a bucketised one has an id for the number 1");
   EXPECT_EQ(sentence_of([&] { map.id(3, "x"); }), "htl::FeatureMap: expected a field in [0, 3), got 3");
+  EXPECT_EQ(map.id(2, "1e39"), 4) << "above every edge, although no float";
+  for (const char* text : {"1e39", "-1e300"})
+    EXPECT_EQ(sentence_of([&] { map.number(0, text); }),
+              std::string("htl::FeatureMap: numeric column \"age\": expected a number within single precision, got \"") + text +
+                  "\"; scale the column, or take its logarithm");
   EXPECT_EQ(sentence_of([&] { map.number(1, "x"); }), "htl::FeatureMap: expected a numeric column in [0, 1), got 1");
   EXPECT_EQ(sentence_of([&] { map.index("prise"); }),
             "htl::FeatureMap: there is no field \"prise\"; did you mean \"price\"? Fields: \"user\", \"tags\", \"price\"");

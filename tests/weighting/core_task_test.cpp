@@ -234,6 +234,18 @@ TEST_F(CoreTaskTest, MovingAveragesFollowTheActiveStepsOnly) {
   EXPECT_NEAR(step(1.0, 0.0, true), 2.0 / 3.0, 1e-15);      // no core gradient: stands still
   EXPECT_NEAR(step(1.0, 4.0, true), 3.0 / 2.0, 1e-15);      // 2 and 3
   EXPECT_EQ(state.core_norms[1].item<double>(), 0.0);
+  // masks and loaded averages of any stride mean the same
+  const CoreTask::State before{state.core_norms.clone(), state.task_norms.clone()};
+  const double plain = step(3.0, 5.0, true);
+  const auto strided = [](const Tensor& t) { return at::stack({t, at::ones_like(t)}, 1).select(1, 0); };
+  CoreTask::State loaded{strided(before.core_norms), strided(before.task_norms)};
+  TaskGramian gramian = gramian_of(at::tensor({3.0, 5.0}, at::kDouble).view({2, 1}), {1});
+  gramian.active = at::tensor({1, 0, 1, 1}, at::kInt).to(at::kBool).view({2, 2}).select(1, 0);
+  EXPECT_EQ(method.weights(gramian, loaded)[0].item<double>(), plain);
+  gramian.active = at::tensor({0, 1, 1, 1}, at::kInt).to(at::kBool).view({2, 2}).select(1, 0);
+  const Tensor standing = loaded.task_norms.clone();
+  method.weights(gramian, loaded);
+  EXPECT_TRUE(same_bits(loaded.task_norms, standing));
 }
 
 TEST_F(CoreTaskTest, StateNamesItsFieldsAndContinuesFromThem) {

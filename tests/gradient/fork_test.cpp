@@ -261,9 +261,9 @@ TEST_F(Fork, EqualsSeparateDenseBackwardsInTheGramianAndForGivenWeights) {
 TEST_F(Fork, WithCoreTaskIsAlgorithm1OnDenseGradients) {
   Random random(12);
   int64_t compared = 0, clipped_low = 0, clipped_high = 0, conflicts = 0;
-  for (int repetition = 0; repetition < 500; ++repetition) {
+  for (int repetition = 0; repetition < 700; ++repetition) {
     SCOPED_TRACE(repetition);
-    const Case c(random, random.integer(1, 5), false);
+    const Case c(random, random.integer(1, 6), false);
     std::vector<int64_t> cores = {random.integer(0, c.tasks - 1)};
     if (c.tasks > 2 && random.chance(0.4)) cores = {1, c.tasks - 1};
     const CoreTask method{.alpha = random.pick<double>({0.0, 0.5, 1.0}),
@@ -297,7 +297,7 @@ TEST_F(Fork, CountsWaysAroundExactlyInAsManyPassesAsOverlapNeeds) {
   int64_t with_lookups = 0, several_passes = 0;
   for (int repetition = 0; repetition < 250; ++repetition) {
     SCOPED_TRACE(repetition);
-    const Case c(random, random.integer(1, 5), true);
+    const Case c(random, random.integer(1, 6), true);
     Given method;
     for (int64_t t = 0; t < c.tasks; ++t) method.values.push_back(random.real(-2.0, 2.0));
     GradientFork<Given> fork(task_set(c.tasks, {}), method);

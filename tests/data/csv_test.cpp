@@ -231,6 +231,8 @@ TEST_F(Csv, BadFilesGetASentence) {
   EXPECT_EQ(sentence("PAR1xxxx"), "htl::ByteSource: \"FILE\" is a Parquet file; expected text, plain or compressed by gzip");
   EXPECT_EQ(sentence("PK\x03\x04xx"), "htl::ByteSource: \"FILE\" is a zip archive; expected text, plain or compressed by gzip");
   EXPECT_EQ(sentence("a,b\n", {.separator = '"'}), "htl::CsvReader: expected a separator and a quote that differ from each other and from line ends");
+  EXPECT_EQ(sentence("a,b\n", {.block_bytes = (size_t{1} << 30) + 1}),
+            "htl::CsvReader: expected block_bytes in [1, 2^30] and max_row_bytes < 2^30, got 1073741825 and 67108864");
 }
 
 TEST_F(Csv, MissingFilesColumnsAndNumbersGetASentence) {

@@ -134,6 +134,11 @@ TEST(FeatureMap, RefusesImpossibleFieldsAndValuesInASentence) {
   EXPECT_EQ(sentence_of([&] { map.id(1, "red"); }), "htl::FeatureMap: field \"tags\" is multi-valued, so it has no single id; use append_ids()");
   EXPECT_EQ(sentence_of([&] { map.bucket(0, 1.0); }), "htl::FeatureMap: field \"user\" is categorical; only a bucketised one has an id for the number 1");
   EXPECT_EQ(sentence_of([&] { map.id(3, "x"); }), "htl::FeatureMap: expected a field in [0, 3), got 3");
+  EXPECT_EQ(map.id(2, "1e39"), 4) << "above every edge, although no float";
+  for (const char* text : {"1e39", "-1e300"})
+    EXPECT_EQ(sentence_of([&] { map.number(0, text); }),
+              std::string("htl::FeatureMap: numeric column \"age\": expected a number within single precision, got \"") + text +
+                  "\"; scale the column, or take its logarithm");
   EXPECT_EQ(sentence_of([&] { map.number(1, "x"); }), "htl::FeatureMap: expected a numeric column in [0, 1), got 1");
   EXPECT_EQ(sentence_of([&] { map.index("prise"); }),
             "htl::FeatureMap: there is no field \"prise\"; did you mean \"price\"? Fields: \"user\", \"tags\", \"price\"");
@@ -313,6 +318,19 @@ TEST(TableData, GathersWholeRowsInTheAskedOrder) {
   }
 }
 
+TEST(TableData, ReadsEveryStride) {
+  const auto strided = [](const at::Tensor& t) { return at::stack({t, t * 0 - 1}, 1).select(1, 0); };
+  const at::Tensor ids = at::tensor({4, 5, 6, 7}, at::kInt), offsets = at::tensor({0, 1, 1, 4}, at::kLong), weights = at::tensor({.5, 2., 3., 4.});
+  Batch all;
+  all.fields = htl::FieldBatch::bags(strided(ids), strided(offsets), 1, strided(weights));
+  all.labels.set("click", {strided(at::tensor({0., 1., 1.}))});
+  const Batch batch = TableData(all).gather(std::vector<int64_t>{2, 0});
+  EXPECT_TRUE(same_bits(batch.fields.ids, at::tensor({5, 6, 7, 4}, at::kInt)));
+  EXPECT_TRUE(same_bits(batch.fields.offsets, at::tensor({0, 3, 4}, at::kLong)));
+  EXPECT_TRUE(same_bits(batch.fields.weights, at::tensor({2., 3., 4., .5})));
+  EXPECT_TRUE(same_bits(batch.labels["click"].value, at::tensor({1., 0.})));
+}
+
 TEST(TableData, PadsWithRowsOfWeightZero) {
   Random random(5);
   for (const bool bags : {false, true}) {
@@ -343,6 +361,8 @@ TEST(TableData, RefusesRowsThatAreNotThere) {
   Batch bags;
   bags.fields = htl::FieldBatch::bags(at::zeros({3}, at::kInt), at::tensor({0, 4, 3}, at::kLong), 1);
   EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::TableData: expected offsets that rise from 0 to 3, the number of ids");
+  bags.fields.fields = 0;  // by hand, without the checks of bags()
+  EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::FieldBatch: expected at least one field of bags, got 0; make the batch by FieldBatch::bags()");
   EXPECT_EQ(TableData().rows(), 0);
 }
 

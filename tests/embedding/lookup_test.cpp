@@ -3,12 +3,15 @@
 #include <htl/embedding/field_embedding.hpp>
 
 #include <support/dense_rows.hpp>
+#include <support/gradcheck.hpp>
 #include <support/seeded.hpp>
 
 #include <ATen/ATen.h>
 #include <torch/autograd.h>
+#include <torch/serialize.h>
 
 #include <limits>
+#include <sstream>
 
 namespace {
 
@@ -52,6 +55,7 @@ class RowKernels : public Seeded {};
 class FieldEmbeddingTest : public Seeded {};
 
 TEST_F(LookupTest, EqualsADenseMatrixProductInValuesAndGradients) {
+  const Threads one(1);  // thousands of tiny operators: a second thread would only wait
   Random random(41);
   for (int repetition = 0; repetition < 300; ++repetition) {
     SCOPED_TRACE(repetition);
@@ -89,6 +93,23 @@ TEST_F(LookupTest, AddsGradientsOfSeveralBackwardsAndLookups) {
     ASSERT_TRUE(close(dense_gradient(c.table), expected));
     c.table.gradient().clear();
     EXPECT_FALSE(c.table.gradient().defined());
+  }
+}
+
+TEST_F(LookupTest, AgreesWithFiniteDifferences) {
+  const Threads one(1);  // thousands of tiny operators: a second thread would only wait
+  Random random(47);
+  for (int repetition = 0; repetition < 40; ++repetition) {
+    Case c(random);
+    for (FieldRows& field : c.fields) field.frozen_zero = false;  // differences know nothing of frozen rows
+    const RowTable table(c.table.weight().detach().clone().requires_grad_());
+    Lookup look = lookup(table, c.batch, c.fields, c.pooling, c.unknown);
+    const Tensor cotangent = random.normal(look.raw().sizes());
+    (look.values() * cotangent).sum().backward();
+    const auto value = [&](const std::vector<Tensor>& w) {
+      return (lookup(RowTable(w[0].clone()), c.batch, c.fields, c.pooling, c.unknown).raw() * cotangent).sum().view({1});
+    };
+    EXPECT_TRUE(close(dense_gradient(table).view({1, -1}), numeric_jacobian(value, {table.weight()}, 0), 1e-8, 1e-8));
   }
 }
 
@@ -159,6 +180,7 @@ TEST_F(LookupTest, RowTablesSayWhatTheyExpect) {
 }
 
 TEST_F(RowKernels, TensorsEqualLoops) {
+  const Threads one(1);  // thousands of tiny operators: a second thread would only wait
   Random random(44);
   for (int repetition = 0; repetition < 300; ++repetition) {
     SCOPED_TRACE(repetition);
@@ -281,6 +303,32 @@ TEST_F(FieldEmbeddingTest, DrawsFromTheGivenDeviationAndFreezesZero) {
   EXPECT_EQ(embedding->weight[0].abs().sum().item<double>(), 0.0);
   EXPECT_EQ(embedding->weight[3000].abs().sum().item<double>(), 0.0);
   EXPECT_GT(embedding->weight[1].abs().sum().item<double>(), 0.0);
+}
+
+TEST_F(FieldEmbeddingTest, KeepsItsRowsInPlaceThroughCastsClonesAndFiles) {
+  const auto options = FieldEmbeddingOptions({70001, 301}, 2).initial_sd(1.0).frozen_zero(true);
+  FieldEmbedding embedding(options), other(options);
+  const FieldBatch batch = FieldBatch::of(at::tensor({70000, 300, 65537, 257, 0, 0}, at::kInt).view({3, 2}));  // no such number exists in bfloat16
+  const Tensor before = embedding->lookup(batch).raw();
+  embedding->to(at::kBFloat16);
+  EXPECT_TRUE(same_bits(embedding->lookup(batch).raw(), before.to(at::kBFloat16)));
+  embedding->to(at::kFloat);
+  const Tensor after = before.to(at::kBFloat16).to(at::kFloat);
+  EXPECT_TRUE(same_bits(embedding->lookup(batch).raw(), after));
+  EXPECT_EQ(embedding->fields()[1].first_row, 70001);
+  const auto copy = std::dynamic_pointer_cast<FieldEmbeddingImpl>(embedding->clone());
+  std::stringstream stream;
+  torch::save(embedding, stream);
+  torch::load(other, stream);
+  {
+    const at::NoGradGuard no_grad;
+    embedding->weight.zero_();
+  }
+  for (FieldEmbeddingImpl* same : {copy.get(), other.get()}) {
+    EXPECT_TRUE(same_bits(same->lookup(batch).raw(), after));
+    EXPECT_TRUE(same->table().weight().is_same(same->weight)) << "the handle that optimizers hold";
+    EXPECT_TRUE(same->fields()[1].first_row == 70001 && same->fields()[1].frozen_zero);
+  }
 }
 
 TEST_F(FieldEmbeddingTest, RefusesBadOptions) {

@@ -165,6 +165,13 @@ TEST(HybridLoss, divides_by_the_weights_of_the_rows_that_carry_the_label) {
   EXPECT_NEAR(loss({torch::zeros({4}, at::kDouble)}), 2.5, 1e-12);
 }
 
+TEST(HybridLoss, of_logarithms_is_the_mean_squared_logarithmic_error) {
+  const TaskSet tasks{htl::regression("y").transform(htl::log1p())};
+  const TaskOutputs outputs = TaskOutputs().set("y", doubles({.6, .7, .3, .8}).log1p().view({4, 1}));
+  EXPECT_NEAR(HybridLoss{tasks}(outputs, Labels().set("y", {doubles({1, 1.2, 0, 2})}))["y"].item<double>(), .111512, 1e-6);
+  EXPECT_TRUE(close(tasks.predict(outputs)["y"], doubles({.6, .7, .3, .8})));
+}
+
 /// A random batch of three to five tasks of all kinds, and its losses by naive loops.
 struct Scene {
   std::vector<TaskSpec> specs;

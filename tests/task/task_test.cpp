@@ -174,6 +174,9 @@ TEST(LabelTransform, of_a_constant_label_has_sd_one) {
   const AnyLabelTransform fitted = htl::z_score().fitted({doubles({3, 3, 3})});
   EXPECT_DOUBLE_EQ(fitted.statistics()["sd"], 1.0);
   EXPECT_TRUE(same_bits(fitted.apply(doubles({3, 4})), doubles({0, 1})));
+  const AnyLabelTransform tenth = htl::z_score().fitted({doubles({.1, .1, .1})});  // whose sum over three is not .1
+  EXPECT_DOUBLE_EQ(tenth.statistics()["sd"], 1.0);
+  EXPECT_TRUE(same_bits(tenth.apply(doubles({.1})), doubles({0})));
 }
 
 TEST(LabelTransform, refuses_what_it_cannot_use) {
@@ -289,6 +292,17 @@ TEST(TaskSet, without_edges_is_the_full_chain) {
   EXPECT_FALSE(tasks.contains("d"));
   EXPECT_EQ(tasks["c"].kind(), TaskKind::regression);
   EXPECT_EQ(tasks[1].name(), "b");
+  EXPECT_TRUE((TaskSet{htl::binary("a"), htl::regression("b")}).cores().empty());
+}
+
+TEST(TaskSet, finds_paths_in_a_long_full_chain_at_once) {
+  std::vector<TaskSpec> specs;
+  for (int t = 0; t < 64; ++t) specs.push_back(htl::binary("t" + std::to_string(t)));
+  const TaskSet tasks(specs);  // 2^62 paths from the first task to the last
+  EXPECT_TRUE(tasks.precedes(0, 63));
+  EXPECT_TRUE(tasks.precedes(62, 63));
+  EXPECT_FALSE(tasks.precedes(63, 62));
+  EXPECT_FALSE(tasks.precedes(62, 62));
 }
 
 TEST(TaskSet, with_one_edge_has_only_the_edges_that_were_written) {

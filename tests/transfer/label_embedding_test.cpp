@@ -207,26 +207,28 @@ TEST(LabelEmbedding, AgreesWithFiniteDifferences) {
           LabelEmbedding unit = unit_of(LabelEmbeddingOptions(classes, 3).evaluation(evaluation).temperature(Temperature::constant(tau)), training);
           const auto run = [&](const std::vector<at::Tensor>& x) {
             at::manual_seed(6);
-            unit->weight.set_data(x[1].detach());
-            if (!x[1].requires_grad()) return unit->forward(x[0]);
-            // the table's own leaf stands in for the given one, so that its gradient reaches x[1]
-            const at::Tensor y = unit->forward(x[0]);
-            at::manual_seed(6);
-            const at::Tensor weights = unit->weights(x[0].detach());
-            return y + weights.mm(x[1]) - weights.mm(x[1].detach());
+            unit->weight = x[1];  // so that the table's gradient arrives there
+            return unit->forward(x[0]);
           };
-          std::vector<at::Tensor> at_points{random.normal({4, classes == 2 ? 1 : classes}, 2.0), random.normal({classes, 3})};
-          if (training && classes == 2) at_points.pop_back();
-          if (at_points.size() == 1) {
-            EXPECT_TRUE(test::gradcheck(
-                [&](const auto& x) {
-                  at::manual_seed(6);
-                  return unit->forward(x[0]);
-                },
-                at_points));
-          } else {
-            EXPECT_TRUE(test::gradcheck(run, at_points, {.cotangents = 2})) << classes << " " << training << " " << to_string(evaluation) << " " << tau;
-          }
+          EXPECT_TRUE(test::gradcheck(run, {random.normal({4, classes == 2 ? 1 : classes}, 2.0), random.normal({classes, 3})}))
+              << classes << " " << training << " " << to_string(evaluation) << " " << tau;
+        }
+}
+
+TEST(LabelEmbedding, WeightsOfEverySampleSumToOne) {
+  test::Random random(12);
+  for (const int64_t classes : {2, 5})
+    for (const auto hardness : {LabelHardness::soft, LabelHardness::straight_through})
+      for (const auto noise : {LabelNoise::gumbel, LabelNoise::none})
+        for (const double tau : {.1, 1.0, 7.0}) {
+          const auto options = LabelEmbeddingOptions(classes, 1).hardness(hardness).noise(noise).temperature(Temperature::constant(tau));
+          LabelEmbedding unit = unit_of(options, true);
+          const at::Tensor z = random.normal({300, classes == 2 ? 1 : classes}, 3.0), weights = unit->weights(z);
+          EXPECT_TRUE(close(weights.sum(1), at::ones({300}, at::kDouble)));
+          EXPECT_TRUE((weights >= 0).all().item<bool>());
+          const at::NoGradGuard no_grad;
+          unit->weight.fill_(1.0);  // so that the result is the sum of the weights
+          EXPECT_TRUE(close(unit->forward(z), at::ones({300, 1}, at::kDouble)));
         }
 }
 

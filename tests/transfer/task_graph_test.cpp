@@ -299,6 +299,25 @@ TEST(TaskGraph, OfAnyShapeEqualsTheOpByOpNetworkInValuesAndGradients) {
   }
 }
 
+TEST(TaskGraph, AgreesWithFiniteDifferencesThroughEveryEdge) {
+  test::Random random(11);
+  const TaskSet tasks{binary("a"), multiclass("b", 3), regression("c")};
+  for (const FusionKind kind : all_kinds)
+    for (const bool training : {true, false}) {
+      const auto options = TaskGraphOptions(3).tower({5, 4}).stop_gradient(StopGradient::none).fusion(kind).label(LabelEmbeddingOptions().dim(2));
+      TaskGraph<> graph(tasks, options);
+      graph->to(at::kDouble);
+      graph->train(training);
+      randomize(graph, random);
+      const auto run = [&](const std::vector<at::Tensor>& views) {
+        at::manual_seed(9);
+        const TaskOutputs outputs = graph->forward(views);
+        return at::cat({outputs["a"], outputs["b"], outputs["c"]}, 1);
+      };
+      EXPECT_TRUE(test::gradcheck(run, {random.normal({4, 3}), random.normal({4, 3}), random.normal({4, 3})})) << to_string(kind) << " " << training;
+    }
+}
+
 /// Which parameters a task's loss reaches with a gradient other than zero.
 std::set<std::string> trained_by(TaskGraph<>& graph, const std::string& task) {
   graph->zero_grad();

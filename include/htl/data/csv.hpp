@@ -116,8 +116,9 @@ inline CsvReader::CsvReader(const std::string& path, CsvOptions options) : optio
   HTL_CHECK(options_.separator != options_.quote && options_.separator != '\n' && options_.separator != '\r' && options_.separator != '\0' &&
                 options_.quote != '\n' && options_.quote != '\r',
             "htl::CsvReader: expected a separator and a quote that differ from each other and from line ends");
-  HTL_CHECK(options_.block_bytes > 0 && options_.max_row_bytes < (size_t{1} << 30), "htl::CsvReader: expected block_bytes > 0 and max_row_bytes < 2^30, got ",
-            options_.block_bytes, " and ", options_.max_row_bytes);
+  constexpr size_t limit = size_t{1} << 30;  // field ends are kept in 32 bits, twice their position
+  HTL_CHECK(options_.block_bytes > 0 && options_.block_bytes <= limit && options_.max_row_bytes < limit,
+            "htl::CsvReader: expected block_bytes in [1, 2^30] and max_row_bytes < 2^30, got ", options_.block_bytes, " and ", options_.max_row_bytes);
   buffer_.resize(options_.block_bytes + padding + 1);
   while (!take_row(0)) HTL_CHECK(false, "htl::CsvReader: \"", path, "\" is empty; expected a header row");
   for (const std::string_view name : fields_) {

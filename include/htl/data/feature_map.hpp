@@ -134,12 +134,14 @@ class FeatureMap {
     if (ids.size() == before) ids.push_back(0);
   }
   /// @brief The number of a raw text in a numeric column; its `missing` where there is none.
-  /// @throws c10::IndexError outside the columns; c10::ValueError for text other than a number
+  /// @throws c10::IndexError outside the columns; c10::ValueError for text other than a number, or a number beyond single precision
   float number(int64_t column, std::string_view text) const {
     HTL_CHECK_INDEX(column >= 0 && column < static_cast<int64_t>(numeric_.size()), "htl::FeatureMap: expected a numeric column in [0, ", numeric_.size(),
                     "), got ", column);
     const Numeric& known = numeric_[static_cast<size_t>(column)];
     const float value = number_or_nan(known.name, text);
+    HTL_CHECK(!std::isinf(value), "htl::FeatureMap: numeric column \"", known.name, "\": expected a number within single precision, got \"", text.substr(0, 60),
+              "\"; scale the column, or take its logarithm");
     return std::isnan(value) ? static_cast<float>(known.missing) : value;
   }
 

@@ -53,7 +53,12 @@ struct FieldBatch {
   /// @brief Whether every field has exactly one id.
   bool is_short() const { return !offsets.defined(); }
   /// @brief B.
-  int64_t rows() const { return is_short() ? (ids.defined() ? ids.size(0) : 0) : (offsets.size(0) - 1) / fields; }
+  /// @throws c10::ValueError for bags made by hand that name no number of fields
+  int64_t rows() const {
+    if (is_short()) return ids.defined() ? ids.size(0) : 0;
+    HTL_CHECK(fields > 0, "htl::FieldBatch: expected at least one field of bags, got ", fields, "; make the batch by FieldBatch::bags()");
+    return (offsets.size(0) - 1) / fields;
+  }
   /// @brief The same ids on another device.
   FieldBatch to(const at::Device& device, bool non_blocking = false) const {
     const auto move = [&](const at::Tensor& t) { return t.defined() ? t.to(device, non_blocking) : t; };

@@ -44,6 +44,8 @@ class TableData {
       t = t.contiguous();
     };
     all_.fields.ids = all_.fields.ids.contiguous();
+    for (at::Tensor* part : {&all_.fields.offsets, &all_.fields.weights})
+      if (part->defined()) *part = part->contiguous();
     HTL_CHECK(all_.fields.is_short() || all_.fields.ids.is_cpu(), "htl::TableData: bags of ids stay on the CPU (a batch of them has a size that depends on ",
               "the data); use pinned batches");
     if (!all_.fields.is_short()) check_offsets();

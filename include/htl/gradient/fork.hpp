@@ -180,7 +180,7 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
     return result;
   }
   /// @brief Row form over several lookups (of one or several tables, of any widths) as one shared vector: [T][n] views.
-  /// @throws c10::ValueError without lookups
+  /// @throws c10::ValueError without lookups, for tables of which only some train, or for two RowTables made over one weight
   std::vector<std::vector<at::Tensor>> split(const std::vector<Lookup>& lookups) {
     HTL_CHECK(!lookups.empty(), "htl::GradientFork: expected at least one lookup to split, got none");
     std::vector<at::Tensor> values, weights;
@@ -194,7 +194,13 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
     if (weights.empty()) return std::vector<std::vector<at::Tensor>>(tasks, values);
     HTL_CHECK(weights.size() == lookups.size(), "htl::GradientFork: expected tables that all train or are all frozen, got ", weights.size(), " of ",
               lookups.size(), " that require a gradient; look frozen tables up beside the fork");
-    for (const Lookup& lookup : lookups) call->lookups.push_back(lookup.data());
+    for (const Lookup& lookup : lookups) {
+      for (const auto& other : call->lookups)
+        HTL_CHECK(other->table.is_same(lookup.table()) || !other->table.weight().is_same(lookup.table().weight()), "htl::GradientFork: \"", other->table.name(),
+                  "\" and \"", lookup.table().name(),
+                  "\" are two tables over one weight, each with its own row gradient; copy one RowTable so that both lookups share it");
+      call->lookups.push_back(lookup.data());
+    }
     const std::vector<at::Tensor> views = apply(call, weights, values);
     std::vector<std::vector<at::Tensor>> result(tasks);
     for (size_t v = 0; v < views.size(); ++v) result[v / lookups.size()].push_back(views[v]);

@@ -42,36 +42,27 @@ class TaskMetrics {
   /// @brief Adds a batch.
   /// @param predictions as `tasks.predict(outputs)` returns them: probabilities, and values in the label's unit
   /// @param labels as they came with the batch
-  /// @throws c10::IndexError if a task is missing; c10::ValueError naming task and row on data that is refused
+  /// @throws c10::IndexError if a task is missing; c10::ValueError naming task and row on data that is refused; then nothing of the batch was added
   void add(const Predictions& predictions, const Labels& labels) {
+    std::vector<OfTask> batch(of_task_.size());  // merged at the end, so that a batch that is refused leaves no trace in any task
     for (int64_t t = 0; t < tasks_.size(); ++t) {
       const TaskSpec& task = tasks_[t];
       Label label = labels[task.name()];
       label.mask = tasks_.observed(t, labels);
       try {
-        add_one(task.kind(), of_task_[static_cast<size_t>(t)], predictions[task.name()], label);
+        add_one(task.kind(), batch[static_cast<size_t>(t)], predictions[task.name()], label);
       } catch (const c10::ValueError& error) {
         HTL_CHECK(false, "htl::TaskMetrics: task \"", task.name(), "\": ", error.what_without_backtrace());
       }
     }
+    merge(batch);
   }
   /// @brief Adds what another accumulator of the same tasks has seen.
   /// @throws c10::ValueError if its tasks have other names
   void merge(const TaskMetrics& other) {
     HTL_CHECK(tasks_.names() == other.tasks_.names(), "htl::TaskMetrics: expected metrics of the tasks ", quoted(tasks_.names()), ", got those of ",
               quoted(other.tasks_.names()));
-    for (size_t t = 0; t < of_task_.size(); ++t) {
-      of_task_[t].auc.merge(other.of_task_[t].auc);
-      of_task_[t].log_loss.merge(other.of_task_[t].log_loss);
-      of_task_[t].calibration.merge(other.of_task_[t].calibration);
-      of_task_[t].error.merge(other.of_task_[t].error);
-      of_task_[t].spearman.merge(other.of_task_[t].spearman);
-      of_task_[t].gini.merge(other.of_task_[t].gini);
-      of_task_[t].signed_labels = of_task_[t].signed_labels || other.of_task_[t].signed_labels;
-      of_task_[t].correct += other.of_task_[t].correct;
-      of_task_[t].weight += other.of_task_[t].weight;
-      of_task_[t].rows += other.of_task_[t].rows;
-    }
+    merge(other.of_task_);
   }
   /// @brief All metrics by task and name, in the order given above.
   Named<Named<double>> values() const {
@@ -98,6 +89,23 @@ class TaskMetrics {
     double correct = 0.0, weight = 0.0;
     int64_t rows = 0;
   };
+
+  void merge(const std::vector<OfTask>& others) {
+    for (size_t t = 0; t < of_task_.size(); ++t) {
+      OfTask& of = of_task_[t];
+      const OfTask& other = others[t];
+      of.auc.merge(other.auc);
+      of.log_loss.merge(other.log_loss);
+      of.calibration.merge(other.calibration);
+      of.error.merge(other.error);
+      of.spearman.merge(other.spearman);
+      of.signed_labels = of.signed_labels || other.signed_labels;
+      if (!of.signed_labels) of.gini.merge(other.gini);
+      of.correct += other.correct;
+      of.weight += other.weight;
+      of.rows += other.rows;
+    }
+  }
 
   static void add_one(TaskKind kind, OfTask& of, const at::Tensor& prediction, const Label& given) {
     const auto move = [](const at::Tensor& t) { return t.defined() ? t.detach().to(at::kCPU) : t; };

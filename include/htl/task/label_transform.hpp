@@ -57,9 +57,11 @@ struct ZScoreTransform {
   std::string name() const { return "z_score"; }
   /// @brief A copy with mean and sd of the values.
   ZScoreTransform fitted(const at::Tensor& values) const {
+    const double least = values.min().item<double>();
+    if (least == values.max().item<double>()) return {least, 1.0};  // equal labels: their computed mean may be one rounding away from them
     const double center = values.mean().item<double>();
     const double spread = std::sqrt(values.sub(center).square().mean().item<double>());
-    return {center, spread > 0.0 ? spread : 1.0};
+    return {center, spread > 0.0 ? spread : 1.0};  // 0 where the squares are below what a double holds
   }
   /// @brief Whether statistics are there.
   bool is_fitted() const { return sd > 0.0; }

@@ -78,9 +78,11 @@ class TaskSet {
   }
   /// @brief Whether a path leads from one task to another.
   bool precedes(int64_t from, int64_t to) const {
-    for (const int64_t parent : parents(to))
-      if (parent == from || precedes(from, parent)) return true;
-    return false;
+    std::vector<bool> reached(tasks_.size(), false);  // in topological order, so that each edge is followed once: a full chain has 2^T paths
+    for (const int64_t task : order_)
+      for (const int64_t parent : parents(task))
+        if (parent == from || reached[static_cast<size_t>(parent)]) reached[static_cast<size_t>(task)] = true;
+    return reached.at(static_cast<size_t>(to));
   }
 
   /// @brief A new set whose label transforms are fitted to the observed training labels (observed_when included).

@@ -106,6 +106,7 @@ inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) co
       HTL_CHECK(average->dim() == 1 && average->size(0) == tasks, "htl::CoreTask: the state was made for ", shape_of(*average), " tasks, the Gramian has ",
                 tasks, "; forget it");
       if (average->device() != gramian.matrix.device() || average->scalar_type() != at::kDouble) *average = average->to(gramian.matrix.options());
+      if (!average->is_contiguous()) *average = average->contiguous();  // as a loaded state may not be
     }
   }
   return gramian.matrix.is_cpu() ? weights_by_loops(gramian, state) : weights_by_tensors(gramian, state);
@@ -124,7 +125,7 @@ inline std::vector<std::vector<int64_t>> CoreTask::cores_of_tasks(const TaskGram
 
 inline at::Tensor CoreTask::weights_by_loops(const TaskGramian& gramian, State& state) const {
   const int64_t tasks = gramian.tasks();
-  const at::Tensor matrix = gramian.matrix.contiguous();
+  const at::Tensor matrix = gramian.matrix.contiguous(), active = gramian.active.defined() ? gramian.active.contiguous() : at::Tensor();
   const double* k = matrix.const_data_ptr<double>();
   at::Tensor result = at::ones({tasks}, gramian.matrix.options());
   auto* w = result.mutable_data_ptr<double>();
@@ -144,7 +145,7 @@ inline at::Tensor CoreTask::weights_by_loops(const TaskGramian& gramian, State& 
     if (norm == NormReference::moving_average) {
       double& core_norm = state.core_norms.mutable_data_ptr<double>()[t];
       double& task_norm = state.task_norms.mutable_data_ptr<double>()[t];
-      if (core > 0.0 && (!gramian.active.defined() || gramian.active.const_data_ptr<bool>()[t])) {
+      if (core > 0.0 && (!active.defined() || active.const_data_ptr<bool>()[t])) {
         core_norm += (1.0 - average_decay) * (std::sqrt(core) - core_norm);
         task_norm += (1.0 - average_decay) * (std::sqrt(std::max(own, 0.0)) - task_norm);
       }

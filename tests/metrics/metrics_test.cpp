@@ -475,6 +475,42 @@ TEST(Metrics, DoNotDependOnBatchesOrderOrUnlabelledRows) {
   expect_independent_of_batches<htl::RegressionError>(&Rows::amount, 1e-12);
 }
 
+TEST(GroupedAuc, DoesNotDependOnBatchesOrderOrUnlabelledRows) {
+  std::mt19937_64 random(10);
+  for (int trial = 0; trial < 60; ++trial) {
+    Rows rows(random, 1 + random() % 60, 5, trial % 2 == 0);
+    const auto n = static_cast<int64_t>(rows.size());
+    const auto of_rows = [&](const at::Tensor& index) {
+      htl::GroupedAuc grouped;
+      grouped.add(column(rows.score).index_select(0, index), rows.label(rows.event).index_select(index), rows.groups().index_select(0, index));
+      return grouped;
+    };
+    const htl::GroupedAucReport whole = of_rows(at::arange(n)).report();
+    const auto expect_whole = [&](const htl::GroupedAuc& grouped) {
+      const htl::GroupedAucReport report = grouped.report();
+      expect_same(report.value, whole.value, 0.0);
+      EXPECT_EQ(report.groups, whole.groups);
+      EXPECT_EQ(report.groups_left_out, whole.groups_left_out);
+      EXPECT_EQ(report.rows, whole.rows);
+      EXPECT_EQ(report.rows_left_out, whole.rows_left_out);
+    };
+    htl::GroupedAuc streamed, merged;
+    for (int64_t first = 0; first < n; first += 7) {
+      const at::Tensor index = at::arange(first, std::min(n, first + 7));
+      streamed.add(column(rows.score).index_select(0, index), rows.label(rows.event).index_select(index), rows.groups().index_select(0, index));
+      htl::GroupedAuc part = of_rows(index);
+      part.merge(merged);
+      merged = part;
+    }
+    expect_whole(streamed);
+    expect_whole(merged);
+    expect_whole(of_rows(at::randperm(n)));
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (!rows.mask[i]) rows.score[i] = rows.event[i] = nan;  // a row without a label is not read
+    expect_whole(of_rows(at::arange(n)));
+  }
+}
+
 template <class M>
 void expect_weights_are_copies(const Numbers Rows::*labels, const Numbers& score_shift) {
   std::mt19937_64 random(9);

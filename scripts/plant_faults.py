@@ -1,0 +1,416 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Plants faults in the library one by one and says whether a named test catches each.
+
+usage: scripts/plant_faults.py [--list] [--only NAME ...] [--jobs N] [--table FILE] [--torch-root DIR] [--scratch DIR]
+
+The tracked files are copied to a scratch directory; what stands in the checkout is never changed. There the test programs are built without a fault, and each
+named test must pass. Then each fault is put in, its program is built again, and only the named test runs: it must fail, by an assertion or a crash. A fault
+that does not compile is not caught. The exit status is 1 if a fault is not caught.
+
+A program is built from the one test source that has the test. That halves the time; and with another source beside it that was not compiled again, the linker
+could take that one's copy of an inline function, without the fault.
+
+--list prints the faults and checks that the text of each is there exactly once; nothing is built.
+"""
+import argparse
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass
+class Fault:
+    """`old`, which stands exactly once in `file`, becomes `new`; `test` in the source `tests/{source}_test.cpp` must then fail."""
+
+    name: str
+    says: str
+    file: str
+    old: str
+    new: str
+    source: str
+    test: str
+
+    def program(self):
+        return "htl_test_" + self.source.split("/")[0]
+
+    def path(self):
+        return "include/htl/" + self.file
+
+
+FAULTS = [
+    # ---- weighting
+    Fault("alpha_sign", "the sign of alpha is turned", "weighting/core_task.hpp",
+          "const double a = core > 0.0 ? alpha * std::min(cross, 0.0) / core : 0.0;",
+          "const double a = core > 0.0 ? -alpha * std::min(cross, 0.0) / core : 0.0;",
+          "weighting/core_task", "CoreTaskTest.GivesTheGoldenNumbers"),
+    Fault("norm_after", "the norm after the projection stands for the one before", "weighting/core_task.hpp",
+          "r = ratio(core, own, 0.0);",
+          "r = ratio(core, std::max(own - 2.0 * a * cross + a * a * core, 0.0), 0.0);",
+          "weighting/core_task", "CoreTaskTest.FullAdaptionWithoutClipGivesEqualNorms"),
+    Fault("ratio_inverted", "the magnitude ratio is upside down", "weighting/core_task.hpp",
+          "std::sqrt(core / task), 1.0 / clip_ratio", "std::sqrt(task / core), 1.0 / clip_ratio",
+          "weighting/core_task", "CoreTaskTest.AntiparallelAndZeroGradientsHaveTheirDefinedWeights"),
+    Fault("clip_one_end", "the ratio is clipped at its upper end only", "weighting/core_task.hpp",
+          "std::min(std::max(std::sqrt(core / task), 1.0 / clip_ratio), clip_ratio)", "std::min(std::sqrt(core / task), clip_ratio)",
+          "weighting/core_task", "CoreTaskTest.AntiparallelAndZeroGradientsHaveTheirDefinedWeights"),
+    Fault("inactive_averaged", "the averages of an inactive task move", "weighting/core_task.hpp",
+          "if (core > 0.0 && (!gramian.active.defined() || gramian.active.const_data_ptr<bool>()[t])) {", "if (core > 0.0) {",
+          "weighting/core_task", "CoreTaskTest.MovingAveragesFollowTheActiveStepsOnly"),
+    Fault("own_core", "each task's own cores are taken for all cores", "weighting/core_task.hpp",
+          "own ? gramian.cores_after[static_cast<size_t>(t)] : gramian.cores);", "gramian.cores);",
+          "weighting/core_task", "CoreTaskTest.SeveralCoresAreCombinedOrEachTasksOwn"),
+
+    # ---- rows of tables
+    Fault("bag_weight", "backward leaves the weight of an id in its bag out", "embedding/row_kernels.hpp",
+          "block[k] += factor_of[entry] * source[k];", "block[k] += source[k];",
+          "embedding/lookup", "LookupTest.EqualsADenseMatrixProductInValuesAndGradients"),
+    Fault("duplicates", "of an id that occurs twice only the last gradient stays", "embedding/row_kernels.hpp",
+          "block[k] += source[k];", "block[k] = source[k];",
+          "embedding/lookup", "LookupTest.EqualsADenseMatrixProductInValuesAndGradients"),
+    Fault("block_of_256", "of a row that occurs more than 256 times only the last block stays", "embedding/row_kernels.hpp",
+          "sum[k] += block[k];", "sum[k] = block[k];",
+          "embedding/lookup", "RowKernels.LargeGroupsKeepTheirPrecisionInFloat"),
+    Fault("bag_mean", "a mean over a bag divides by the number of ids instead of the sum of weights", "embedding/resolve_rows.hpp",
+          ".index_add_(0, bag, weights);", ".index_add_(0, bag, at::ones_like(weights));",
+          "embedding/lookup", "LookupTest.EqualsADenseMatrixProductInValuesAndGradients"),
+    Fault("stale_groups", "the row groups of an earlier batch are used again", "embedding/lookup.hpp",
+          "  RowGroups groups_;", "  inline static RowGroups groups_;",
+          "embedding/lookup", "LookupTest.AddsGradientsOfSeveralBackwardsAndLookups"),
+
+    # ---- the fork
+    Fault("padding_in_gramian", "the padding row is counted in K and trained", "embedding/resolve_rows.hpp",
+          "id == range.frozen || row == padding_row ? -1 - row : row", "id == range.frozen ? -1 - row : row",
+          "gradient/fork", "Fork.EqualsSeparateDenseBackwardsInTheGramianAndForGivenWeights"),
+    Fault("gramian_in_float", "the products of K are formed in float32", "embedding/row_kernels.hpp",
+          "product += static_cast<double>(row[t * d + k]) * static_cast<double>(row[u * d + k]);",
+          "product += static_cast<double>(static_cast<float>(row[t * d + k]) * static_cast<float>(row[u * d + k]));",
+          "gradient/fork", "Fork.ScalesDoNotMatter"),
+    Fault("view_index", "task and lookup change places in the number of a view", "gradient/fork.hpp",
+          "[view % static_cast<size_t>(inputs)]", "[view / static_cast<size_t>(call->tasks)]",
+          "gradient/fork", "Fork.EqualsSeparateDenseBackwardsInTheGramianAndForGivenWeights"),
+    Fault("way_around", "a lookup beside the fork is not seen", "gradient/walk.hpp",
+          "result.lookups.push_back(node);", "continue;",
+          "gradient/fork", "Fork.CountsWaysAroundExactlyInAsManyPassesAsOverlapNeeds"),
+    Fault("changed_in_place", "a split tensor that was changed in place is not refused", "gradient/walk.hpp",
+          "active.call->base._version() == active.call->version,", "true,",
+          "gradient/fork", "Refusal.InPlaceChanges"),
+    Fault("micro_batch_losses", "the report forgets the losses of earlier micro-batches", "gradient/backward.hpp",
+          "    report.losses = earlier.losses + report.losses;\n", "",
+          "gradient/fork", "Backward.AccumulatesMicroBatchesToTheStepOfTheirSummedLosses"),
+
+    Fault("active_not_told", "the method is not told which tasks have no label", "gradient/backward.hpp",
+          "gramian.active = report.active.to(report.gramian.device());", "gramian.active = at::Tensor();",
+          "gradient/fork", "Backward.TellsAMethodAllThatItMayRead"),
+    Fault("step_not_told", "the method is asked at step 0 every time", "gradient/backward.hpp",
+          "report.losses.to(at::kDouble), fork.step, fork.generator};", "report.losses.to(at::kDouble), 0, fork.generator};",
+          "gradient/fork", "Backward.TellsAMethodAllThatItMayRead"),
+
+    # ---- towers
+    Fault("dropout_scale", "what dropout keeps is not scaled", "nn/detail/linear_kernels.hpp",
+          "const auto scale = static_cast<scalar_t>(1.0 / (1.0 - dropout));", "const auto scale = scalar_t(1);",
+          "nn/tower", "Dropout.ScalesWhatItKeepsAndCutsTheSameElementsBackward"),
+    Fault("dropout_backward", "the gradient of what dropout keeps is not scaled", "nn/linear_parts.hpp",
+          "ctx->saved_data[\"scale\"] = 1.0 / (1.0 - dropout);", "ctx->saved_data[\"scale\"] = 1.0;",
+          "nn/tower", "Dropout.ScalesWhatItKeepsAndCutsTheSameElementsBackward"),
+
+    # ---- what flows from task to task
+    Fault("label_rows", "the rows of a binary label embedding are swapped", "transfer/detail/label_kernels.hpp",
+          "q[row] * positive[j] + rest * negative[j];", "q[row] * negative[j] + rest * positive[j];",
+          "transfer/label_embedding", "LabelEmbedding.HasTheGoldenWeightsOfATemperedProbability"),
+    Fault("temperature_ignored", "the temperature is not applied", "transfer/detail/label_kernels.hpp",
+          "const double tempered = (logit + noise) / temperature;", "const double tempered = logit + noise;",
+          "transfer/label_embedding", "LabelEmbedding.HasTheGoldenWeightsOfATemperedProbability"),
+    Fault("temperature_slope", "the slope of a label weight lacks 1/temperature", "transfer/detail/label_kernels.hpp",
+          "const double slope = soft * (1.0 - soft) / temperature;", "const double slope = soft * (1.0 - soft);",
+          "transfer/label_embedding", "LabelEmbedding.LoopsEqualTheTensorFormInValueAndGradient"),
+    Fault("noise_in_evaluation", "the label embedding keeps its noise in evaluation", "transfer/label_embedding.hpp",
+          "if (!is_training()) {", "if (false) {",
+          "transfer/label_embedding", "LabelEmbedding.DrawsOnlyInTrainingAndFromItsGenerator"),
+    Fault("label_detached", "the label embedding is detached on its output", "transfer/task_graph.hpp",
+          "labels[t] = unit->forward(cut(outputs[t]));", "labels[t] = unit->forward(cut(outputs[t])).detach();",
+          "transfer/task_graph", "TaskGraph.TrainsExactlyWhatItsStopGradientSays"),
+    Fault("representation_not_cut", "the representation leaves the tower with its graph", "transfer/task_graph.hpp",
+          "representations[t] = cut(result.representation);", "representations[t] = result.representation;",
+          "transfer/task_graph", "TaskGraph.LeavesTheViewsOfOtherTasksAloneUnlessNothingStops"),
+    Fault("fusion_not_cut", "stop-gradient fusion_output leaves the fusion units in the graph", "transfer/task_graph.hpp",
+          "at::GradMode::is_enabled() && stop != StopGradient::fusion_output;", "at::GradMode::is_enabled();",
+          "transfer/task_graph", "TaskGraph.TrainsExactlyWhatItsStopGradientSays"),
+    Fault("label_flows", "labels flow although only representations should", "transfer/task_graph.hpp",
+          "!task.is_discrete() || !has_label(options.transfer())) return;", "!task.is_discrete()) return;",
+          "transfer/task_graph", "TaskGraph.MakesOnlyWhatSomeTaskReads"),
+    Fault("attention_scale", "attention scores lack 1/√O", "transfer/detail/attention_mix.hpp",
+          "const double scale = 1.0 / std::sqrt(static_cast<double>(query.size(0)));\n    const at::Tensor product",
+          "const double scale = 1.0;\n    const at::Tensor product",
+          "transfer/task_graph", "InformationFusion.HasTheGoldenValuesOfIdentityMaps"),
+    Fault("softmax_over_rows", "attention weights sum to 1 over the batch instead of the sources", "transfer/information_fusion.hpp",
+          "static_cast<double>(options.outputs()))).softmax(1)", "static_cast<double>(options.outputs()))).softmax(0)",
+          "transfer/task_graph", "InformationFusion.EqualsItsFormulaAndGradientsForAnySources"),
+
+    # ---- losses and labels
+    Fault("share_of_batch", "Σ w l / B instead of Σ w l / Σ w", "loss/prepared_label.hpp",
+          "scaled.div(sum)", "scaled.div(static_cast<double>(rows))",
+          "loss/hybrid_loss", "HybridLoss.divides_by_the_weights_of_the_rows_that_carry_the_label"),
+    Fault("mask_ignored", "the mask of a label is not read", "loss/prepared_label.hpp",
+          "const bool on = mask ? mask[row] : true;", "const bool on = true;",
+          "loss/hybrid_loss", "HybridLoss.divides_by_the_weights_of_the_rows_that_carry_the_label"),
+    Fault("weight_ignored", "the weight of a row is not read", "loss/prepared_label.hpp",
+          "const double given = weight ? weight[row] : 1.0, any", "const double given = 1.0, any",
+          "loss/hybrid_loss", "HybridLoss.divides_by_the_weights_of_the_rows_that_carry_the_label"),
+    Fault("event_ignored", "rows count although the event before did not happen", "loss/hybrid_loss.hpp",
+          "    label.mask = tasks_.observed(t, labels);\n", "",
+          "loss/hybrid_loss", "HybridLoss.sees_labels_only_where_the_event_happened"),
+    Fault("huber_delta", "Huber's switch point is always 1", "loss/huber.hpp",
+          "if (size <= delta) {", "if (size <= 1.0) {",
+          "loss/hybrid_loss", "HybridLoss.equals_a_naive_reduction_over_hundreds_of_random_batches"),
+    Fault("inverse_order", "the inverse of the z-score adds the mean before it multiplies by sd", "task/label_transform.hpp",
+          "return values.mul(sd).add(mean);", "return values.add(mean).mul(sd);",
+          "task/task", "LabelTransform.inverts_itself_over_hundreds_of_random_labels"),
+
+    # ---- optimizers
+    Fault("schedule_off_by_one", "the warm-up is one step late", "optim/schedule.hpp",
+          "static_cast<double>(step + 1) /", "static_cast<double>(step) /",
+          "optim/dense_optim", "Schedule.HasTheseRatesAtTheseSteps"),
+    Fault("clip_rows_twice", "clipping counts and scales row gradients twice", "optim/clip.hpp",
+          "if (table.gradient().defined()) add(",
+          "if (table.gradient().defined()) add(table.gradient().values, \"again\"), add(",
+          "optim/dense_optim", "ClipGradNorm.EqualsTorchOnTheDenseGradients"),
+    Fault("decay_coupled", "decoupled weight decay goes through the moments", "optim/fused_adam.hpp",
+          "options_.weight_decay, options_.decoupled_weight_decay};", "options_.weight_decay, false};",
+          "optim/dense_optim", "FusedAdam.EqualsTorchAdamAndAdamWOverHundredsOfSteps"),
+    Fault("average_off_by_one", "the mean of the weights counts one sample too many", "optim/weight_average.hpp",
+          "return static_cast<double>(to - from) / static_cast<double>(to);", "return static_cast<double>(to - from) / static_cast<double>(to + 1);",
+          "optim/dense_optim", "WeightAverage.EqualsTheDenseDefinitionAlthoughOnlyTouchedRowsCost"),
+    Fault("bias_by_table", "the bias correction of a row counts the table's steps", "optim/lazy_adam.hpp",
+          "corrections_[static_cast<size_t>(updates - 1)]", "corrections_[static_cast<size_t>(t - 1)]",
+          "optim/row_optimizers", "LazyAdam.FirstUpdateOfALateRowHasSizeLrOnlyWithPerRowCorrection"),
+    Fault("eps_in_root", "eps stands inside the root", "optim/lazy_adam.hpp",
+          "(scale * std::sqrt(square) + eps)", "(scale * std::sqrt(square + eps))",
+          "optim/row_optimizers", "LazyAdam.EqualsItsDenseMeaningOverHundredsOfSteps"),
+    Fault("accumulator_sum", "Adagrad's accumulator of a row takes the sum instead of the mean", "optim/row_adagrad.hpp",
+          "sum / static_cast<P>(d)", "sum",
+          "optim/row_optimizers", "RowAdagrad.EqualsItsDenseMeaningOverHundredsOfSteps"),
+    Fault("padding_trained", "Adagrad trains the padding row", "optim/row_adagrad.hpp",
+          "if (rows[i] == step.padding) continue;", "",
+          "optim/row_optimizers", "EachRowOptimizer/0.LeavesUntouchedRowsThePaddingRowAndTheirStateAlone"),
+    Fault("version_not_counted", "autograd is not told that an optimizer changed the weights", "optim/row_update.hpp",
+          "if (!weight.is_inference()) weight.unsafeGetTensorImpl()->bump_version();", "(void)weight;",
+          "optim/row_optimizers", "EachRowOptimizer/1.RefusesABackwardThroughWeightsThatItHasChanged"),
+
+    # ---- metrics
+    Fault("auc_ties", "pairs with equal scores count nothing in the AUC", "metrics/metric.hpp",
+          "(pairs.negative + 0.5 * negative)", "pairs.negative",
+          "metrics/metrics", "Auc.EqualsTheMeanOverAllPairsWithTiesWeightsAndMasks"),
+    Fault("spearman_ties", "equal values share the highest of their ranks", "metrics/spearman.hpp",
+          "below + 0.5 * weight;", "below + weight;",
+          "metrics/metrics", "Spearman.EqualsThePearsonCorrelationOfAverageRanks"),
+    Fault("gini_own_share", "the normalised Gini leaves half of a row's own share out", "metrics/gini.hpp",
+          "0.5 * sum * (weight + 1.0);", "0.5 * sum * weight;",
+          "metrics/metrics", "NormalizedGini.KnowsTheWorkedExample"),
+    Fault("nrmse_denominator", "NRMSE divides by the mean instead of the standard deviation", "metrics/regression_error.hpp",
+          "double nrmse(Denominator by = Denominator::std)", "double nrmse(Denominator by = Denominator::mean)",
+          "metrics/metrics", "RegressionError.EqualsItsFormulasOverEveryDenominator"),
+
+    # ---- data
+    Fault("unknown_id", "an unknown text shares the id of the first known one", "data/feature_map.hpp",
+          "return text.empty() ? 0 : lookup(field, text);", "return text.empty() ? 0 : std::max(lookup(field, text), 1);",
+          "data/features", "FeatureMap.MapsKnownTextsToTheirPlaceAndAllElseToZero"),
+    Fault("bucket_edge", "a number on an edge falls below it", "data/feature_map.hpp",
+          "edges[below + half - 1] <= value", "edges[below + half - 1] < value",
+          "data/features", "FeatureMap.ANumbersIdIsOneAndTheNumberOfEdgesAtOrBelowIt"),
+    Fault("min_count", "a text needs one occurrence more than min_count", "data/field_counter.hpp",
+          ">= std::max<int64_t>(plan_.min_count, 1)", "> std::max<int64_t>(plan_.min_count, 1)",
+          "data/features", "FieldCounter.NumbersTextsByFallingCountAndPoolsRareOnes"),
+    Fault("shuffle_biased", "the shuffle never leaves a row in its place", "data/shuffle.hpp",
+          "random.below(i, i)", "random.below(i - 1, i)",
+          "data/features", "Shuffle.EveryOrderOfFourRowsIsEquallyLikely"),
+    Fault("last_batch", "an incomplete last batch is lost", "data/batch_loader.hpp",
+          "if (state_.position >= usable_rows()) {", "if (state_.position + options_.batch_size > usable_rows()) {",
+          "data/features", "BatchLoader.OnePassSeesEveryRowOnceAndTheNextInAnotherOrder"),
+    Fault("resume_epoch", "the order of the first epoch stays for all epochs", "data/batch_loader.hpp",
+          "(order_seed_ != at.seed || order_epoch_ != at.epoch)", "order_seed_ != at.seed",
+          "data/features", "BatchLoader.ResumesAtEveryBatchWithExactlyTheRemainingOnes"),
+    Fault("resume_seed", "a loader that resumes keeps the order of its old seed", "data/batch_loader.hpp",
+          "(order_seed_ != at.seed || order_epoch_ != at.epoch)", "order_epoch_ != at.epoch",
+          "data/features", "BatchLoader.ALoopLeftEarlyIsContinuedByTheNext"),
+    Fault("resume_prefetched", "a loader that resumes gives the batch that it made ahead at its old place", "data/batch_loader.hpp",
+          "if (!(worker_->at == at) || !(worker_->ready || worker_->error)) {", "if (!(worker_->ready || worker_->error)) {",
+          "data/features", "BatchLoader.ALoopLeftEarlyIsContinuedByTheNext"),
+    Fault("csv_quote", "a quoted field ends with its piece of 64 bytes", "data/csv_scan.hpp",
+          "inside = (between >> 63) != 0;", "inside = false;",
+          "data/csv", "Csv.QuotesAroundChunksOf64BytesAreFollowed"),
+
+    # ---- files
+    Fault("offset_in_elements", "offsets in a safetensors file count elements instead of bytes", "io/safetensors.hpp",
+          "offset += part.bytes;", "offset += static_cast<uint64_t>(part.tensor->numel());",
+          "io/io", "Safetensors.GivesBackEveryTypeShapeAndBit"),
+    Fault("endianness", "the length of a safetensors header is written with its highest byte first", "io/safetensors.hpp",
+          "const uint64_t length = text.size();", "const uint64_t length = __builtin_bswap64(text.size());",
+          "io/io", "Safetensors.GivesBackEveryTypeShapeAndBit"),
+    Fault("half_types", "the names of float16 and bfloat16 are swapped", "io/safetensors.hpp",
+          "{at::kHalf, \"F16\"},\n                                                             {at::kBFloat16, \"BF16\"},", "{at::kHalf, \"BF16\"}, {at::kBFloat16, \"F16\"},",
+          "io/io", "Safetensors.ReadsWhatPythonWrote"),
+    Fault("module_dtype", "a module takes tensors of another element type", "io/module_state.hpp",
+          " || into.scalar_type() != found->second.scalar_type()", "",
+          "io/io", "ModuleState.ListsEveryMisfitAndChangesNothing"),
+]
+
+
+def stop(sentence):
+    sys.exit("plant_faults: " + sentence)
+
+
+def check(faults):
+    """The text of every fault stands exactly once in its file, and its test in its source."""
+    names = [fault.name for fault in FAULTS]
+    for name in names:
+        if names.count(name) > 1:
+            stop(f'two faults are called "{name}"')
+    for fault in faults:
+        count = (ROOT / fault.path()).read_text().count(fault.old)
+        if count != 1:
+            stop(f'fault "{fault.name}": expected its text once in {fault.path()}, found it {count} times: {fault.old}')
+        suite, test = re.sub(r"/\d+", "", fault.test).split(".")
+        if not re.search(rf"\({suite}, {test}\)", (ROOT / "tests" / (fault.source + "_test.cpp")).read_text()):
+            stop(f'fault "{fault.name}": there is no test {fault.test} in tests/{fault.source}_test.cpp')
+
+
+def write_table(faults, out):
+    print("| fault | file under include/htl | caught by | in |\n|---|---|---|---|", file=out)
+    for fault in faults:
+        print(f"| {fault.says} | `{fault.file}` | `{fault.test}` | `{fault.program()}` |", file=out)
+
+
+class Scratch:
+    """A copy of the tracked files with a build tree of its own."""
+
+    def __init__(self, root, jobs):
+        self.root = root
+        self.build = root / "build" / "dev"
+        self.jobs = jobs
+
+    def copy(self):
+        """Brings the copy up to date, without the test sources."""
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout.decode().split("\0")
+        for name in listed:
+            source, to = ROOT / name, self.root / name
+            if not name or name.endswith("_test.cpp") or not source.is_file():
+                continue
+            if not to.is_file() or to.read_bytes() != source.read_bytes():
+                to.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, to)
+
+    def choose(self, source):
+        """Makes this test source the only one."""
+        for other in self.root.glob("tests/*/*_test.cpp"):
+            other.unlink()
+        name = f"tests/{source}_test.cpp"
+        (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, self.root / name)  # with its time, so that a later run need not compile it again
+
+    def configure(self, torch_root):
+        # a fault may leave a variable unused, which is no reason not to build it
+        options = ["-D", "HTL_BUILD_EXAMPLES=OFF", "-D", "HTL_BUILD_BENCHMARKS=OFF", "-D", "HTL_BUILD_DOCS=OFF", "-D", "HTL_WARNINGS_AS_ERRORS=OFF"]
+        if torch_root:
+            options += ["-D", "HTL_TORCH_ROOT=" + torch_root]
+        made = subprocess.run(["cmake", "--preset", "dev", *options], cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if made.returncode != 0:
+            stop("the scratch copy does not configure:\n" + made.stdout)
+
+    def compile(self, program):
+        """What the build says, if it fails."""
+        command = ["cmake", "--build", str(self.build), "--target", program, "-j", str(self.jobs)]
+        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        return made.stdout if made.returncode != 0 else None
+
+    def run(self, fault):
+        """"passes", "fails", "crashes", "hangs", or what is odd."""
+        command = [str(self.build / "tests" / fault.program()), "--gtest_filter=" + fault.test, "--gtest_color=no"]
+        try:
+            ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=600)
+        except subprocess.TimeoutExpired:
+            return "hangs"
+        if ran.returncode < 0:
+            return "crashes"
+        if ran.returncode != 0 and "[  FAILED  ] " + fault.test in ran.stdout:
+            return "fails"
+        if ran.returncode == 0 and "[       OK ] " + fault.test in ran.stdout:
+            return "passes"
+        return "does not run:\n" + ran.stdout[-2000:]
+
+    def plant(self, fault):
+        """Puts the fault in, builds, runs, takes it out: (what happened, what the build said)."""
+        header = self.root / fault.path()
+        good = header.read_bytes()
+        try:
+            header.write_bytes(good.replace(fault.old.encode(), fault.new.encode()))
+            said = self.compile(fault.program())
+            return ("does not build", said) if said is not None else (self.run(fault), "")
+        finally:
+            header.write_bytes(good)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the faults and check their texts")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these faults only")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel compiles, of 1 to 2 GB each (default 1)")
+    parser.add_argument("--table", type=pathlib.Path, metavar="FILE", help="write the Markdown table of the caught faults there instead of printing it")
+    parser.add_argument("--torch-root", default=os.environ.get("HTL_TORCH_ROOT", ""), metavar="DIR", help="LibTorch (default: HTL_TORCH_ROOT, or what CMake finds)")
+    parser.add_argument("--scratch", type=pathlib.Path, default=ROOT / "build" / "faults", metavar="DIR", help="where to work (default: build/faults)")
+    arguments = parser.parse_args()
+
+    unknown = set(arguments.only or []) - {fault.name for fault in FAULTS}
+    if unknown:
+        stop("there is no fault called " + ", ".join(sorted(unknown)) + "; see --list")
+    faults = [fault for fault in FAULTS if not arguments.only or fault.name in arguments.only]
+    check(faults)
+    if arguments.list:
+        for fault in faults:
+            print(f"{fault.name:24} {fault.path()}: {fault.says}; {fault.program()} {fault.test}")
+        print(len(faults), "faults")
+        return 0
+
+    start = time.monotonic()
+    scratch = Scratch(arguments.scratch.resolve(), arguments.jobs)
+    scratch.copy()
+    scratch.choose(faults[0].source)
+    scratch.configure(arguments.torch_root)
+    caught = []
+    for source in dict.fromkeys(fault.source for fault in faults):
+        of_source = [fault for fault in faults if fault.source == source]
+        scratch.choose(source)
+        said = scratch.compile(of_source[0].program())
+        if said is not None:
+            stop(f"tests/{source}_test.cpp does not build without a fault:\n{said}")
+        for fault in {fault.test: fault for fault in of_source}.values():
+            result = scratch.run(fault)
+            if result != "passes":
+                stop(f"{fault.test} must pass without a fault, but {result}")
+        print(f"tests/{source}_test.cpp without a fault: passes ({time.monotonic() - start:.0f} s so far)", flush=True)
+        for fault in of_source:
+            begin = time.monotonic()
+            result, said = scratch.plant(fault)
+            is_caught = result in ("fails", "crashes", "hangs")
+            caught += [fault] if is_caught else []
+            print(f"{'caught  ' if is_caught else 'SURVIVED'} {fault.name}: {fault.test} {result} ({time.monotonic() - begin:.0f} s)", flush=True)
+            if said:
+                print("\n".join(said.splitlines()[-25:]), flush=True)
+    print(f"{len(caught)} of {len(faults)} faults caught in {(time.monotonic() - start) / 60:.0f} minutes")
+    if arguments.table:
+        with open(arguments.table, "w", encoding="utf-8") as out:
+            write_table(caught, out)
+    else:
+        write_table(caught, sys.stdout)
+    return 0 if len(caught) == len(faults) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

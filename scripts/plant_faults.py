@@ -62,7 +62,7 @@ FAULTS = [
           "std::min(std::max(std::sqrt(core / task), 1.0 / clip_ratio), clip_ratio)", "std::min(std::sqrt(core / task), clip_ratio)",
           "weighting/core_task", "CoreTaskTest.AntiparallelAndZeroGradientsHaveTheirDefinedWeights"),
     Fault("inactive_averaged", "the averages of an inactive task move", "weighting/core_task.hpp",
-          "if (core > 0.0 && (!gramian.active.defined() || gramian.active.const_data_ptr<bool>()[t])) {", "if (core > 0.0) {",
+          "if (core > 0.0 && (!active.defined() || active.const_data_ptr<bool>()[t])) {", "if (core > 0.0) {",
           "weighting/core_task", "CoreTaskTest.MovingAveragesFollowTheActiveStepsOnly"),
     Fault("own_core", "each task's own cores are taken for all cores", "weighting/core_task.hpp",
           "own ? gramian.cores_after[static_cast<size_t>(t)] : gramian.cores);", "gramian.cores);",

@@ -483,6 +483,12 @@ TEST(BatchLoader, ALoopLeftEarlyIsContinuedByTheNext) {
     EXPECT_EQ(seen, htl::shuffled_rows(20, 1, 0));
     loader.resume({1, 0, 0});
     EXPECT_EQ(pass(loader), seen);
+    loader.resume({2, 0, 0});
+    EXPECT_EQ(pass(loader), htl::shuffled_rows(20, 2, 0)) << "the same epoch of another seed";
+    loader.resume({1, 0, 0});
+    loader.begin();  // the second batch is being made ahead
+    loader.resume({1, 0, 0});
+    EXPECT_EQ(pass(loader), seen) << "what was made ahead belongs to the place that was left";
   }
 }
 

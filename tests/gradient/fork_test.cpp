@@ -41,6 +41,15 @@ struct Counting {
   }
 };
 
+/// w_t = 1; keeps what it was told.
+struct Listening {
+  std::shared_ptr<TaskGramian> told = std::make_shared<TaskGramian>();
+  Tensor weights(const TaskGramian& gramian) const {
+    *told = gramian;
+    return at::ones({gramian.tasks()}, gramian.matrix.options());
+  }
+};
+
 TaskSet task_set(int64_t count, const std::vector<int64_t>& cores) {
   std::vector<TaskSpec> tasks;
   for (int64_t t = 0; t < count; ++t) tasks.push_back(regression("t" + std::to_string(t)).core(std::find(cores.begin(), cores.end(), t) != cores.end()));
@@ -151,6 +160,16 @@ struct Case {
       rows_of_g.push_back(at::cat(flat));
     }
     return at::stack(rows_of_g);
+  }
+
+  /// [T] the losses through dense tables.
+  Tensor dense_losses() const {
+    std::vector<Tensor> values;
+    const auto dense = [&](const Look& l) { return l.dense.values(tables[l.table].weight().detach(), rows); };
+    for (int64_t t = 0; t < tasks; ++t)
+      values.push_back(loss(
+          t, [&](int64_t, size_t l) { return dense(looks[l]); }, [&](size_t b) { return dense(beside[b]); }));
+    return at::stack(values).detach();
   }
 
   std::vector<Tensor> head_parameters() const {
@@ -781,8 +800,9 @@ TEST_F(Backward, AccumulatesMicroBatchesToTheStepOfTheirSummedLosses) {
       c.active = at::stack(labelled);
       active = part ? active.logical_or(c.active) : c.active;
       g = part ? g + c.dense_gradients() : c.dense_gradients();
+      losses = part ? losses + c.dense_losses() : c.dense_losses();
       report = c.step(fork, {.accumulate = part + 1 < parts});
-      losses = part ? losses + report.losses * 0 : report.losses * 0;
+      EXPECT_TRUE(close(report.losses, losses));
       EXPECT_EQ(report.gramian.defined(), part + 1 == parts);
       if (part + 1 < parts) {
         EXPECT_TRUE(close(c.row_gradients(), at::zeros_like(c.row_gradients()))) << "rows were written before the step";
@@ -1045,6 +1065,28 @@ TEST_F(Backward, AsksAMethodOnceAStepAndKeepsItsMemory) {
     });
     EXPECT_EQ(fork->step(), step);
   }
+}
+
+TEST_F(Backward, TellsAMethodAllThatItMayRead) {
+  const Small m;
+  GradientFork<Listening> fork(m.tasks);
+  fork->generator() = at::detail::createCPUGenerator(5);
+  for (const bool representation : {false, true})
+    for (const bool with_active : {true, false}) {
+      const int64_t step = fork->step();
+      TaskLosses losses = m.losses(representation ? fork->split(at::ones({4, 6}, at::kDouble).requires_grad_() * 1.0) : fork->split(m.look()));
+      if (with_active) losses.active = at::tensor({1, 0, 1}, at::kInt).to(at::kBool);
+      const GradientReport report = backward(losses, fork);
+      const TaskGramian& told = *fork->method().told;
+      EXPECT_TRUE(same_bits(told.matrix, report.gramian));
+      EXPECT_TRUE(same_bits(told.active, losses.active));
+      EXPECT_TRUE(close(told.losses, at::stack({losses["a"], losses["b"], losses["c"]})));
+      EXPECT_EQ(told.cores, (std::vector<int64_t>{2}));
+      EXPECT_EQ(told.cores_after, (std::vector<std::vector<int64_t>>{{2}, {2}, {}}));
+      EXPECT_EQ(told.step, step);
+      EXPECT_TRUE(told.generator && *told.generator == *fork->generator());
+      EXPECT_EQ(fork->step(), step + 1);
+    }
 }
 
 TEST_F(Backward, SumEqualsPlainBackward) {

@@ -111,8 +111,8 @@ Selection Selection::parse(const std::string& wanted, const htl::TaskSet& tasks,
             htl::nearest(selection.task, tasks.names()), "\"?");
   const std::vector<std::string> known = metric_names(tasks[selection.task], tasks, groups);
   HTL_CHECK(std::find(known.begin(), known.end(), selection.metric) != known.end(), "htlnet: --select-by names \"", selection.metric,
-            "\", which is no metric of task \"", selection.task, "\"; did you mean \"", htl::nearest(selection.metric, known), "\"? Metrics: ",
-            htl::quoted(known));
+            "\", which is no metric of task \"", selection.task, "\"; did you mean \"", htl::nearest(selection.metric, known),
+            "\"? Metrics: ", htl::quoted(known));
   return selection;
 }
 

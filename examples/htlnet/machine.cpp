@@ -87,7 +87,7 @@ std::string gpu_model() {
 std::optional<double> peak_device_memory_mb() {
 #if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9  // before, only CUDA's own headers have it
   if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(torch::kCUDA)); allocator && allocator->initialized()) {
-    const auto& bytes = allocator->getDeviceStats(0).allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+    const auto bytes = allocator->getDeviceStats(0).allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
     return static_cast<double>(bytes.peak) / 1048576.0;
   }
 #endif

@@ -203,7 +203,8 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(not_negative())
       ->capture_default_str()
       ->group("Training");
-  app.add_option("--select-by", train.select_by, "TASK.METRIC on the validation rows that chooses the best epoch (calibration_ratio: the nearest to 1); default: the first core task's")
+  app.add_option("--select-by", train.select_by,
+                 "TASK.METRIC on the validation rows that chooses the best epoch (calibration_ratio: the nearest to 1); default: the first core task's")
       ->group("Training");
   app.add_option("--seed", train.seed, "Seed of everything that is drawn")->check(seed())->capture_default_str()->group("Training");
   app.add_option("--threads", train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str()->group("Machine");
@@ -216,8 +217,10 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(one_of({"auto", "mkl", "onednn"}))
       ->capture_default_str()
       ->group("Machine");
-  app.add_option("--log-every", train.log_every, "Steps between lines of metrics.jsonl and of the log; with --adjuster sum a logged step adds the tasks' gradients row by row to report them, and "
-                 "rounds differently from the others")
+  app.add_option(
+         "--log-every", train.log_every,
+         "Steps between lines of metrics.jsonl and of the log; with --adjuster sum a logged step adds the tasks' gradients row by row to report them, and "
+         "rounds differently from the others")
       ->check(positive())
       ->capture_default_str()
       ->group("Machine");

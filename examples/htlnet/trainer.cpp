@@ -138,8 +138,7 @@ void Trainer::check_finite(const torch::Tensor& active) const {
   const torch::Tensor steps = bad_step_.to(torch::kCPU);
   for (int64_t t = 0; t < tasks_.size(); ++t)
     HTL_CHECK_STATE(steps[t].item<int64_t>() == 0, "htlnet: the loss of task \"", tasks_[t].name(), "\" or its gradient was not finite in step ",
-                    steps[t].item<int64_t>(),
-                    ", and no weight has changed since; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label",
+                    steps[t].item<int64_t>(), ", and no weight has changed since; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label",
                     kept_ ? ". The weights of the best epoch so far are kept" : "");
 }
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what building htl needs and is missing: system packages (Debian and Ubuntu, as root or with sudo; elsewhere it names them) and LibTorch.
 # A LibTorch that is there is used: HTL_TORCH_ROOT, Torch_DIR, CMAKE_PREFIX_PATH, the active Python's torch. Else the pinned one is fetched by pip, once, into
-# ${XDG_CACHE_HOME:-~/.cache}/htl. A HTL_TORCH_ROOT that can't be used is an error. Every package comes from where pip's own configuration says. Run again, it does nothing.
+# ${XDG_CACHE_HOME:-~/.cache}/htl; a HTL_TORCH_ROOT that can't be used stops it. Every package comes from where pip's own configuration says. Run again, it does
+# nothing.
 #
 # usage: scripts/setup.sh [options]
 #   --torch-version V   another version than the pinned one

@@ -250,6 +250,11 @@ int evaluate_run(const Options& given) {
   return 0;
 }
 
+int complain(const std::string& sentence) {
+  std::cerr << (sentence.starts_with("htlnet: ") ? "" : "htlnet: ") << sentence << "\n";
+  return 1;
+}
+
 }  // namespace
 }  // namespace htlnet
 
@@ -264,11 +269,9 @@ int main(int argc, char** argv) {
       return 0;
     }
   } catch (const c10::Error& error) {
-    std::cerr << "htlnet: " << error.what_without_backtrace() << "\n";
-    return 1;
+    return htlnet::complain(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    std::cerr << "htlnet: " << error.what() << "\n";
-    return 1;
+    return htlnet::complain(error.what());
   }
   return exit_code;
 }

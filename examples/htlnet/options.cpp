@@ -288,7 +288,11 @@ struct Parser {
     for (const CLI::Option* option : train->get_options()) {
       const std::string name = option->get_single_name();
       if (name == "help" || name == "config" || name == "output" || name == "overwrite") continue;
-      const nlohmann::ordered_json value = value_of(*option);
+      nlohmann::ordered_json value = value_of(*option);
+      if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
+        if (name == "min-count") value = default_min_count;
+        if (name == "core-label") value = default_core_label;
+      }
       if (!value.is_null()) result[name] = value;
     }
     try {
@@ -330,9 +334,14 @@ struct Parser {
     };
     std::vector<std::string> texts = option.reduced_results();
     if (option.get_expected_min() == 0) return !texts.empty() && texts.front() == "true";
-    const std::string otherwise = option.get_default_str();
+    std::string otherwise = option.get_default_str();
     if (option.get_items_expected_max() > 1) {
-      if (texts.empty()) texts = CLI::detail::split(otherwise.substr(1, otherwise.size() - 2), ',');  // "[1,2]"
+      if (texts.empty()) {  // CLI11 writes a list as "1 2" or "[1,2]", by version
+        std::replace_if(
+            otherwise.begin(), otherwise.end(), [](char c) { return c < '0' || c > '9'; }, ' ');
+        std::istringstream words(otherwise);
+        for (std::string word; words >> word;) texts.push_back(word);
+      }
       nlohmann::ordered_json list = nlohmann::ordered_json::array();
       for (const std::string& text : texts) list.push_back(typed(text));
       return list;

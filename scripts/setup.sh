@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Installs what building htl needs and is missing: system packages (Debian and Ubuntu, as root or with sudo; elsewhere it names them) and LibTorch.
 # A LibTorch that is there is used: HTL_TORCH_ROOT, Torch_DIR, CMAKE_PREFIX_PATH, the active Python's torch. Else the pinned one is fetched by pip, once, into
-# ${XDG_CACHE_HOME:-~/.cache}/htl. Every package comes from where pip's own configuration says. Run again, it does nothing.
+# ${XDG_CACHE_HOME:-~/.cache}/htl; a HTL_TORCH_ROOT that can't be used stops it. Every package comes from where pip's own configuration says. Run again, it does
+# nothing.
 #
 # usage: scripts/setup.sh [options]
 #   --torch-version V   another version than the pinned one
 #   --wheel FILE        this wheel of torch
 #   --index URL         a package index for pip, instead of the configured one
-#   --full              LibTorch with CUDA (about 5 GB) instead of the lean form for the CPU (about 1.3 GB)
+#   --full              LibTorch with CUDA (about 5 GB) instead of the lean form for the CPU (about 1.3 GB); building with it needs a CUDA toolkit (nvcc)
 #   --tools             also what the checks use: clang-format, clang-tidy, Doxygen
 #   --system-only       system packages only
 # The last line of its output is the directory of the LibTorch to use.
@@ -94,7 +95,12 @@ cuda=OFF link=$cache/libtorch
 found() { cmake -D HTL_ENABLE_CUDA=$cuda -P "$here/cmake/HtlTorch.cmake" 2>/dev/null; }
 use() { say "LibTorch: $1"; printf '%s\n' "$1"; exit 0; }
 
-if [ -z "$chosen" ] && root=$(found); then use "$root"; fi
+if [ -z "$chosen" ]; then
+  if root=$(found); then use "$root"; fi
+  if [ -n "${HTL_TORCH_ROOT:-}" ]; then
+    fail "$(cmake -D HTL_ENABLE_CUDA=$cuda -P "$here/cmake/HtlTorch.cmake" 2>&1 >/dev/null | sed -n 's/^  *//p' | tr '\n' ' ')Correct it, or unset it"
+  fi
+fi
 
 name=torch-$torch_version-$form
 [ -z "$wheel" ] || name=torch-$(basename "$wheel" .whl | cut -d- -f2)-$form

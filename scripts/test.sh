@@ -4,7 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case " $* " in *" -h "* | *" --help "*) exec scripts/setup.sh --help ;; esac
+cuda=OFF
+case " $* " in *" --full "*) cuda=ON ;; esac
 root=$(scripts/setup.sh "$@")
-cmake --preset dev -D HTL_TORCH_ROOT="$root"
+cmake --preset dev -D HTL_TORCH_ROOT="$root" -D HTL_ENABLE_CUDA=$cuda
 cmake --build --preset dev
 ctest --preset dev

@@ -189,6 +189,7 @@ int main(int argc, char** argv) {
     for (const htl::Batch& batch : loader) {
       for (size_t i = 0; i < trainers.size(); ++i) {
         const auto start = std::chrono::steady_clock::now();
+        trainers[i]->set_rates();
         const auto result = trainers[i]->step(batch);
         if (device == "cuda") result.losses.cpu();
         const double elapsed = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();

@@ -4,30 +4,37 @@
 #include <htl/task/check.hpp>
 
 #include <torch/types.h>
+#include <torch/version.h>
 
 #include <sys/resource.h>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include <chrono>
+#include <filesystem>
 #include <fstream>
+#include <set>
 
 namespace htlnet {
 namespace {
 
-// LibTorch's switch: "highest" is MKL; "medium" lets oneDNN compute, which is exact on some processors and bfloat16 on others.
-void use(const std::string& name) { at::globalContext().setFloat32MatmulPrecision(name == "mkl" ? "highest" : "medium"); }
-
-/// A field of the first processor's entry in /proc/cpuinfo.
-std::string cpu_field(const std::string& name) {
-  std::ifstream info("/proc/cpuinfo");
+/// The value behind "NAME" and ": " in the first such line of a file of /proc.
+std::string proc_field(const std::filesystem::path& path, const std::string& name) {
+  std::ifstream info(path);
   for (std::string line; std::getline(info, line);)
-    if (line.rfind(name, 0) == 0 && line.find(": ") != std::string::npos) return line.substr(line.find(": ") + 2);
+    if (line.rfind(name, 0) == 0 && line.find(':') != std::string::npos) {
+      const size_t begin = line.find_first_not_of(" \t", line.find(':') + 1);
+      return begin == std::string::npos ? "" : line.substr(begin);
+    }
   return "unknown";
 }
 
-bool is_intel() { return cpu_field("vendor_id") == "GenuineIntel"; }
+// LibTorch's switch: "highest" is MKL; "medium" lets oneDNN compute, which is exact on some processors and bfloat16 on others.
+void use(const std::string& name) { at::globalContext().setFloat32MatmulPrecision(name == "mkl" ? "highest" : "medium"); }
+
+bool is_intel() { return proc_field("/proc/cpuinfo", "vendor_id") == "GenuineIntel"; }
 
 struct Probe {
   double seconds = 0.0, error = 0.0;
@@ -65,7 +72,27 @@ MatrixBackend choose_matrix_backend(const std::string& wanted) {
   return {name, flop / taken.seconds / 1e9, flop / (take_onednn ? mkl : onednn).seconds / 1e9, taken.error};
 }
 
-std::string cpu_model() { return cpu_field("model name"); }
+std::string cpu_model() { return proc_field("/proc/cpuinfo", "model name"); }
+
+std::string gpu_model() {
+  std::set<std::string> models;
+  std::error_code error;
+  for (std::filesystem::directory_iterator gpu("/proc/driver/nvidia/gpus", error), end; !error && gpu != end; gpu.increment(error))
+    models.insert(proc_field(gpu->path() / "information", "Model"));
+  std::string text;
+  for (const std::string& model : models) text += (text.empty() ? "" : " or ") + model;
+  return text.empty() ? "unknown" : text;
+}
+
+std::optional<double> peak_device_memory_mb() {
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9  // before, only CUDA's own headers have it
+  if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(torch::kCUDA)); allocator && allocator->initialized()) {
+    const auto bytes = allocator->getDeviceStats(0).allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)];
+    return static_cast<double>(bytes.peak) / 1048576.0;
+  }
+#endif
+  return std::nullopt;
+}
 
 double peak_memory_mb() {
   rusage usage{};

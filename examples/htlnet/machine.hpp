@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file machine.hpp
-/// @brief What the program asks of its machine: threads, the fastest exact matrix products, figures for the summary.
+/// @brief What the program asks of its machine: threads, matrix products chosen by the processor and checked to be exact, figures for the summary.
 #pragma once
 
+#include <optional>
 #include <string>
 
 namespace htlnet {
@@ -22,5 +23,9 @@ MatrixBackend choose_matrix_backend(const std::string& wanted);
 
 std::string cpu_model();
 double peak_memory_mb();
+/// The GPU's name as its driver says it; of several kinds in one machine all, since a device's number does not tell which.
+std::string gpu_model();
+/// The most memory that tensors have held on the first CUDA device; nothing where this LibTorch does not count it.
+std::optional<double> peak_device_memory_mb();
 
 }  // namespace htlnet

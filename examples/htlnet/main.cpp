@@ -15,9 +15,12 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <optional>
 
 namespace htlnet {
 namespace {
@@ -26,26 +29,49 @@ SyntheticOptions synthetic_of(const Options& options) {
   return {.scenario = scenario_of(options.data.scenario), .rows = options.data.rows, .seed = options.train.seed};
 }
 
+/// Gives the core regressions' labels a transform.
+std::vector<htl::TaskSpec> with_core_label(const std::vector<htl::TaskSpec>& tasks, const std::string& transform) {
+  std::vector<htl::TaskSpec> specs;
+  for (const htl::TaskSpec& task : tasks)
+    specs.push_back(task.is_core() && task.kind() == htl::TaskKind::regression ? task.transform(htl::label_transform(transform)) : task);
+  return specs;
+}
+
+/// The schema's file under what the command line gives, and over the program's defaults.
+CsvSchema schema_of(const Options& options) {
+  HTL_CHECK(!options.data.schema.empty(), "htlnet: --dataset csv expects --schema, the TOML file that says what the columns are");
+  CsvSchema schema = CsvSchema::read(options.data.schema);
+  if (options.data.min_count || !schema.names_min_count)
+    for (htl::FieldPlan& field : schema.fields) field.min_count = options.data.min_count.value_or(default_min_count);
+  const std::vector<htl::TaskSpec> changed = with_core_label(schema.tasks, options.model.core_label.value_or(default_core_label));
+  for (size_t t = 0; t < changed.size(); ++t)
+    if (options.model.core_label || !schema.names_transform[t]) schema.tasks[t] = changed[t];
+  if (options.all_rows) {
+    schema.split_column.clear();
+    schema.split = {};
+    schema.fractions = {0.0, 0.0, 1.0};
+  }
+  return schema;
+}
+
 /// @param features a finished run's map; nothing = fit one to the training rows
 Dataset load(const Options& options, const htl::FeatureMap* features = nullptr) {
   const DataOptions& data = options.data;
-  if (data.dataset == "synthetic") return synthetic_dataset(synthetic_of(options), data.min_count);
+  if (data.dataset == "synthetic") {
+    Dataset rows = synthetic_dataset(synthetic_of(options), data.min_count.value_or(default_min_count));
+    if (options.model.core_label) rows.tasks = htl::TaskSet(with_core_label({rows.tasks.begin(), rows.tasks.end()}, *options.model.core_label));
+    return rows;
+  }
   HTL_CHECK(!data.directory.empty(), "htlnet: --dataset ", data.dataset, " expects --data, the folder with its files");
   if (data.dataset == "kuairand") {
     HTL_CHECK(features || (!data.train_dates.empty() && !data.valid_dates.empty()), "htlnet: --dataset kuairand expects --train-dates and --valid-dates");
     HTL_CHECK(!data.test_dates.empty(), "htlnet: --dataset kuairand expects --test-dates");
     return load_kuairand(data.directory, features ? "" : data.train_dates, features ? "" : data.valid_dates, data.test_dates,
-                         {.min_count = data.min_count, .core_transform = options.model.core_label, .features = features});
+                         {.min_count = data.min_count.value_or(default_min_count),
+                          .core_transform = options.model.core_label.value_or(default_core_label),
+                          .features = features});
   }
-  HTL_CHECK(!data.schema.empty(), "htlnet: --dataset csv expects --schema, the TOML file that says what the columns are");
-  return load_csv(data.directory, CsvSchema::read(data.schema), {.min_count = data.min_count, .features = features});
-}
-
-htl::TaskSet with_core_label(const htl::TaskSet& tasks, const std::string& transform) {
-  std::vector<htl::TaskSpec> specs;
-  for (const htl::TaskSpec& task : tasks)
-    specs.push_back(task.is_core() && task.kind() == htl::TaskKind::regression ? task.transform(htl::label_transform(transform)) : task);
-  return htl::TaskSet(std::move(specs));
+  return load_csv(data.directory, schema_of(options), {.features = features});
 }
 
 int64_t numeric_width(const htl::FeatureMap& features) { return static_cast<int64_t>(features.numeric().size()); }
@@ -71,10 +97,7 @@ nlohmann::json optimum(const Options& options, const Dataset& data, const htl::T
       additive ? synthetic_additive(synthetic_of(options), bounds[2], bounds[3]) : synthetic_oracle(synthetic_of(options), bounds[2], bounds[3]);
   htl::TaskMetrics metrics(tasks);
   metrics.add(truth, data.test.labels());
-  nlohmann::json result;
-  for (const auto& [task, values] : metrics.values())
-    for (const auto& [metric, value] : values) result[task][metric] = value;
-  return result;
+  return to_json(metrics.values());
 }
 
 /// (model − best additive) / (optimum − best additive), for each metric that ranks.
@@ -83,12 +106,43 @@ nlohmann::json closed_share(const nlohmann::json& model, const nlohmann::json& a
   for (const auto& [task, values] : best.items())
     for (const std::string metric : {"auc", "log_loss", "nrmse", "spearman", "normalized_gini"})
       if (values.contains(metric) && values[metric].is_number() && additive[task][metric].is_number() && model[task][metric].is_number())
-        result[task][metric] =
-            (model[task][metric].get<double>() - additive[task][metric].get<double>()) / (values[metric].get<double>() - additive[task][metric].get<double>());
+        result[task][metric] = to_json((model[task][metric].get<double>() - additive[task][metric].get<double>()) /
+                                       (values[metric].get<double>() - additive[task][metric].get<double>()));
   return result;
 }
 
+/// The test metrics, and beside those of a regression what its normalised errors were divided by.
+nlohmann::json with_denominators(nlohmann::json test, const htl::TaskSet& tasks) {
+  const htl::TaskMetricsOptions divided_by = htl::TaskMetrics(tasks).options();
+  for (const htl::TaskSpec& task : tasks)
+    if (task.kind() == htl::TaskKind::regression) {
+      test[task.name()]["nrmse_denominator"] = htl::to_string(divided_by.nrmse);
+      test[task.name()]["nmae_denominator"] = htl::to_string(divided_by.nmae);
+    }
+  return test;
+}
+
+/// Makes the run's folder with what is known before training. What another run left there goes first, so that a stopped run never shows its results.
+void begin_folder(const std::filesystem::path& run, const Options& options, const Dataset& data, const htl::TaskSet& tasks) {
+  const std::string schema = options.data.dataset == "csv" ? htl::read_file(options.data.schema) : "";  // may be the one in this folder
+  std::error_code error;
+  std::filesystem::create_directories(run, error);
+  HTL_CHECK(!error, "htlnet: can't make the folder \"", run.string(), "\": ", error.message());
+  for (const char* name : {"summary.json", "model.safetensors", "schema.toml"}) {
+    std::filesystem::remove(run / name, error);
+    HTL_CHECK(!error, "htlnet: can't remove \"", (run / name).string(), "\" of the run before: ", error.message());
+  }
+  htl::write_atomically(run / "config.toml", to_toml(options.values));
+  if (options.data.dataset == "csv") htl::write_atomically(run / "schema.toml", schema);
+  htl::write_json(run / "features.json", htl::to_json(data.features));
+  htl::write_json(run / "tasks.json", htl::to_json(tasks));
+}
+
 int train(const Options& options) {
+  const std::filesystem::path run(options.output);
+  for (const char* saved : {"summary.json", "model.safetensors"})
+    HTL_CHECK(options.overwrite || !std::filesystem::exists(run / saved), "htlnet: the folder \"", options.output, "\" holds the ", saved,
+              " of an earlier run; give another --output, or --overwrite to replace that run");
   prepare_process(options.train);
   const torch::Device device = device_of(options.train.device);
   const MatrixBackend backend = device.is_cpu() ? choose_matrix_backend(options.train.matrix_backend) : MatrixBackend{.name = "cublas"};
@@ -96,29 +150,27 @@ int train(const Options& options) {
   const auto start = std::chrono::steady_clock::now();
   const Dataset data = load(options);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const htl::TaskSet tasks = with_core_label(data.tasks, options.model.core_label).fitted(data.train.labels());
+  const htl::TaskSet tasks = data.tasks.fitted(data.train.labels());
 
-  const std::filesystem::path run(options.output);
-  std::error_code error;
-  std::filesystem::create_directories(run, error);
-  HTL_CHECK(!error, "htlnet: can't make the folder \"", options.output, "\": ", error.message());
-  htl::write_atomically(run / "config.toml", options.config_text);
-  htl::write_json(run / "features.json", htl::to_json(data.features));
-  htl::write_json(run / "tasks.json", htl::to_json(tasks));
-  std::ofstream metrics_file(run / "metrics.jsonl", std::ios::trunc);
-  HTL_CHECK(metrics_file.good(), "htlnet: can't write \"", (run / "metrics.jsonl").string(), "\"");
-
+  // Everything that can be refused is, before the folder is made
+  const Selection selection = Selection::parse(options.train.select_by, tasks, data.groups);
+  HTL_CHECK(options.model.adjuster != "core_task" || !tasks.cores().empty(),
+            "htlnet: --adjuster core_task expects a core task, found none; mark one by core = true in the schema, or give --adjuster sum");
   HtlNet net(data.features, numeric_width(data.features), tasks, options.model);
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : net->parameters()) parameters += parameter.numel();
   net->to(device);
+  htl::BatchLoader loader = training_loader(data.train, options.train, device);
+  Trainer trainer(net, tasks, options, std::max<int64_t>(1, loader.batches()));
+
+  begin_folder(run, options, data, tasks);
+  std::ofstream metrics_file(run / "metrics.jsonl", std::ios::trunc);
+  HTL_CHECK(metrics_file.good(), "htlnet: can't write \"", (run / "metrics.jsonl").string(), "\"");
   progress.line("rows: " + std::to_string(data.train.rows()) + " train, " + std::to_string(data.valid.rows()) + " valid, " + std::to_string(data.test.rows()) +
                 " test (read in " + std::to_string(load_seconds).substr(0, 4) + " s); " + std::to_string(parameters) + " parameters, " +
                 std::to_string(net->embedding->weight.size(0)) + " embedding rows; matrix products: " + backend.name);
-  const int64_t steps_per_epoch = std::max<int64_t>(1, (data.train.rows() + options.train.batch_size - 1) / options.train.batch_size);
-  Trainer trainer(net, tasks, options, steps_per_epoch);
   const TrainingResult result = trainer.run(
-      data.train, data.valid, data.groups,
+      loader, data.valid, data.groups, selection,
       [&](const nlohmann::json& line) {
         metrics_file << line.dump() << '\n';
         metrics_file.flush();
@@ -126,23 +178,25 @@ int train(const Options& options) {
       [&] { htl::save_module(run / "model.safetensors", *net); });
   htl::load_module(run / "model.safetensors", *net);
 
-  const nlohmann::json test = evaluate(net, tasks, data.test, data.groups, device);
+  const Evaluation test = evaluate(net, tasks, data.test, data.groups, device);
   const nlohmann::json best = optimum(options, data, tasks, false);
-  metrics_file << nlohmann::json{{"kind", "evaluation"}, {"split", "test"}, {"epoch", result.best_epoch}, {"step", result.steps}, {"metrics", test}}.dump()
+  metrics_file << nlohmann::json{{"kind", "evaluation"}, {"split", "test"},         {"epoch", result.best_epoch},
+                                 {"step", result.steps}, {"metrics", test.metrics}, {"by_group", test.by_group}}
+                      .dump()
                << '\n';
   HTL_CHECK(metrics_file.flush().good(), "htlnet: could not write all of \"", (run / "metrics.jsonl").string(), "\"; is the disk full?");
   nlohmann::ordered_json summary;
-  summary["test"] = test;
+  summary["test"] = with_denominators(test.metrics, tasks);
+  if (!test.by_group.empty()) summary["test_by_group"] = test.by_group;
   if (!best.empty()) {
     const nlohmann::json additive = optimum(options, data, tasks, true);
     summary["optimum"] = best;
     summary["best_additive"] = additive;
-    summary["share_of_gap_closed"] = closed_share(test, additive, best);
+    summary["share_of_gap_closed"] = closed_share(test.metrics, additive, best);
   }
-  summary["denominators"] = {{"nrmse", "std of the rows' labels"}, {"nmae", "mean of the rows' labels"}};
-  summary["selected_by"] = result.selection.task + "." + result.selection.metric;
+  summary["selected_by"] = data.valid.rows() > 0 ? nlohmann::json(selection.task + "." + selection.metric) : nlohmann::json();
   summary["best_epoch"] = result.best_epoch;
-  summary["best_validation_value"] = result.best_value;
+  summary["best_validation_value"] = to_json(result.best_value);
   summary["epochs"] = result.epochs;
   summary["steps"] = result.steps;
   summary["samples_per_second"] = result.samples_per_second;
@@ -154,21 +208,34 @@ int train(const Options& options) {
   summary["cpu"] = cpu_model();
   summary["threads"] = torch::get_num_threads();
   summary["device"] = options.train.device;
+  if (device.is_cuda()) {
+    summary["gpu"] = gpu_model();
+    if (const std::optional<double> peak = peak_device_memory_mb()) summary["peak_device_memory_mb"] = *peak;
+  }
   summary["matrix_backend"] = {
       {"name", backend.name}, {"gflops", backend.gflops}, {"other_gflops", backend.other_gflops}, {"relative_error", backend.relative_error}};
-  summary["options"] = options.config_text;
+  summary["options"] = options.values;
   htl::write_json(run / "summary.json", summary);
-  std::cout << table_of(test, best) << "best epoch " << result.best_epoch << " of " << result.epochs << ", " << static_cast<int64_t>(result.samples_per_second)
-            << " rows/s; everything is in " << run.string() << "\n";
+  std::cout << table_of(test.metrics, best) << "best epoch " << result.best_epoch << " of " << result.epochs << ", "
+            << static_cast<int64_t>(result.samples_per_second) << " rows/s; everything is in " << run.string() << "\n";
   return 0;
 }
 
 int evaluate_run(const Options& given) {
   const std::filesystem::path run(given.run);
   Options options = read_run_options((run / "config.toml").string());
+  const std::string& dataset = options.data.dataset;
+  HTL_CHECK(given.data.test_dates.empty() || dataset == "kuairand", "htlnet: --test-dates is for runs on kuairand, and \"", given.run, "\" is one on ", dataset,
+            dataset == "csv" ? "; --all-rows tests every row of --data" : "");
+  HTL_CHECK(!given.all_rows || dataset == "csv", "htlnet: --all-rows is for runs on csv, and \"", given.run, "\" is one on ", dataset);
+  HTL_CHECK(given.data.directory.empty() || dataset != "synthetic", "htlnet: --data is for runs on files, and \"", given.run, "\" is one on synthetic rows");
   options.train.threads = given.train.threads;
+  options.all_rows = given.all_rows;
+  if (!given.device.empty()) options.train.device = given.device;
+  if (options.train.device == "cpu") options.train.precision = "fp32";  // evaluation is not autocast, and tf32 is refused there
   if (!given.data.directory.empty()) options.data.directory = given.data.directory;
   if (!given.data.test_dates.empty()) options.data.test_dates = given.data.test_dates;
+  if (dataset == "csv") options.data.schema = (run / "schema.toml").string();
   prepare_process(options.train);
   const torch::Device device = device_of(options.train.device);
   if (device.is_cpu()) choose_matrix_backend(options.train.matrix_backend);
@@ -178,8 +245,14 @@ int evaluate_run(const Options& given) {
   htl::load_module(run / "model.safetensors", *net);
   net->to(device);
   const Dataset data = load(options, &features);
-  std::cout << table_of(evaluate(net, tasks, data.test, data.groups, device), optimum(options, data, tasks, false));
+  std::cout << table_of(evaluate(net, tasks, data.test, data.groups, device).metrics, optimum(options, data, tasks, false)) << data.test.rows()
+            << " test rows\n";
   return 0;
+}
+
+int complain(const std::string& sentence) {
+  std::cerr << (sentence.starts_with("htlnet: ") ? "" : "htlnet: ") << sentence << "\n";
+  return 1;
 }
 
 }  // namespace
@@ -196,11 +269,9 @@ int main(int argc, char** argv) {
       return 0;
     }
   } catch (const c10::Error& error) {
-    std::cerr << "htlnet: " << error.what_without_backtrace() << "\n";
-    return 1;
+    return htlnet::complain(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    std::cerr << "htlnet: " << error.what() << "\n";
-    return 1;
+    return htlnet::complain(error.what());
   }
   return exit_code;
 }

@@ -1,47 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "options.hpp"
 
+#include "data/files.hpp"
+
+#include <htl/transfer/temperature.hpp>
+
 #include <toml++/toml.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
-#include <numeric>
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 
 namespace htlnet {
 namespace {
 
-size_t distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
-
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
-  return candidates.empty()
-             ? ""
-             : *std::min_element(candidates.begin(), candidates.end(), [&](const auto& a, const auto& b) { return distance(word, a) < distance(word, b); });
-}
-
 CLI::Validator one_of(std::vector<std::string> values) {
   std::string list;
   for (const std::string& value : values) list += (list.empty() ? "" : "|") + value;
   return {[values, list](const std::string& given) {
             if (std::find(values.begin(), values.end(), given) != values.end()) return std::string();
-            return "expected " + list + ", got \"" + given + "\"; did you mean \"" + nearest(given, values) + "\"?";
+            return "expected " + list + ", got \"" + given + "\"; did you mean \"" + htl::nearest(given, values) + "\"?";
           },
           list};
 }
@@ -49,25 +33,38 @@ CLI::Validator one_of(std::vector<std::string> values) {
 CLI::Validator at_least(double least, const std::string& what) {
   return {[least, what](const std::string& given) {
             double value = 0.0;
-            if (CLI::detail::lexical_cast(given, value) && value >= least) return std::string();
+            if (CLI::detail::lexical_cast(given, value) && std::isfinite(value) && value >= least) return std::string();
             return "expected " + what + ", got \"" + given + "\"";
           },
           what};
 }
 
-CLI::Validator date_range() {
+CLI::Validator seed() {
   return {[](const std::string& given) {
-            const auto is_date = [](const std::string& text) {
-              if (text.size() != 10) return false;
-              for (size_t i = 0; i < text.size(); ++i)
-                if ((i == 4 || i == 7) ? text[i] != '-' : (text[i] < '0' || text[i] > '9')) return false;
-              return true;
-            };
-            const size_t colon = given.find(':');
-            if (is_date(given.substr(0, colon)) && (colon == std::string::npos || is_date(given.substr(colon + 1)))) return std::string();
-            return "expected YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD, got \"" + given + "\"";
+            uint64_t value = 0;
+            if (CLI::detail::lexical_cast(given, value) && value <= uint64_t{std::numeric_limits<int64_t>::max()}) return std::string();
+            return "expected a whole number from 0 to 2^63 - 1, which TOML can hold, got \"" + given + "\"";
           },
-          "DATE[:DATE]"};
+          "0 ... 2^63 - 1"};
+}
+
+/// Whatever a parser takes; what it throws is the complaint.
+template <class Parse>
+CLI::Validator read_by(const Parse& parse, const std::string& what) {
+  return {[parse](const std::string& given) {
+            try {
+              parse(given);
+              return std::string();
+            } catch (const c10::Error& error) {
+              const std::string sentence = error.what_without_backtrace();
+              return sentence.starts_with("htlnet: ") ? sentence.substr(8) : sentence;
+            }
+          },
+          what};
+}
+
+CLI::Validator date_range() {
+  return read_by([](const std::string& text) { DateRange::parse(text); }, "DATE[:DATE]");
 }
 
 const auto positive = [] { return at_least(1, "a whole number ≥ 1"); };
@@ -88,9 +85,9 @@ void add_train_options(CLI::App& app, Options& options) {
   app.add_option("--rows", data.rows, "How many rows are simulated (synthetic)")->check(positive())->capture_default_str()->group("Data");
   app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand)")->check(date_range())->group("Data");
   app.add_option("--valid-dates", data.valid_dates, "Days that choose the best epoch (kuairand)")->check(date_range())->group("Data");
-  app.add_option("--min-count", data.min_count, "Ids that are rarer in the training rows share the field's unknown row")
+  app.add_option("--min-count", data.min_count,
+                 "Ids that are rarer in the training rows share the field's unknown row; default: the csv schema's min_count where it has one, else 5")
       ->check(positive())
-      ->capture_default_str()
       ->group("Data");
 
   ModelOptions& model = options.model;
@@ -112,9 +109,9 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(0.0, 0.999))
       ->capture_default_str()
       ->group("Model");
-  app.add_option("--core-label", model.core_label, "Transform of the core task's label")
+  app.add_option("--core-label", model.core_label,
+                 "Transform of a core regression's label; default: the csv schema's transform where the task has one, else z_score")
       ->check(one_of({"z_score", "log1p", "none"}))
-      ->capture_default_str()
       ->group("Model");
   app.add_option("--transfer", model.transfer, "What flows from a task to those after it")
       ->check(one_of({"both", "representation", "label"}))
@@ -146,6 +143,7 @@ void add_train_options(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->group("Transfer");
   app.add_option("--temperature", model.temperature, "VALUE, exponential:START,FACTOR,EVERY,FLOOR or linear:START,END,STEPS")
+      ->check(read_by([](const std::string& text) { htl::Temperature::parse(text); }, ""))
       ->capture_default_str()
       ->group("Transfer");
   app.add_option("--adjuster", model.adjuster, "How the tasks' gradients on the embeddings are combined")
@@ -195,16 +193,20 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(not_negative())
       ->capture_default_str()
       ->group("Training");
-  app.add_option("--average", train.average, "Weights that are evaluated and saved: none, ema:DECAY, or mean")->capture_default_str()->group("Training");
+  app.add_option("--average", train.average, "Weights that are evaluated and saved: none, ema:DECAY, or mean")
+      ->check(read_by(average_decay, ""))
+      ->capture_default_str()
+      ->group("Training");
   app.add_option("--epochs", train.epochs, "Most passes over the training rows")->check(positive())->capture_default_str()->group("Training");
   app.add_option("--batch-size", train.batch_size, "Rows of a step")->check(positive())->capture_default_str()->group("Training");
   app.add_option("--patience", train.patience, "Epochs without a better one before training stops; 0 = never")
       ->check(not_negative())
       ->capture_default_str()
       ->group("Training");
-  app.add_option("--select-by", train.select_by, "TASK.METRIC on the validation rows that chooses the best epoch; default: the first core task's")
+  app.add_option("--select-by", train.select_by,
+                 "TASK.METRIC on the validation rows that chooses the best epoch (calibration_ratio: the nearest to 1); default: the first core task's")
       ->group("Training");
-  app.add_option("--seed", train.seed, "Seed of everything that is drawn")->capture_default_str()->group("Training");
+  app.add_option("--seed", train.seed, "Seed of everything that is drawn")->check(seed())->capture_default_str()->group("Training");
   app.add_option("--threads", train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str()->group("Machine");
   app.add_option("--device", train.device, "Where it runs")->check(one_of({"cpu", "cuda"}))->capture_default_str()->group("Machine");
   app.add_option("--precision", train.precision, "Arithmetic of the towers: tf32 is for cuda, bf16 is autocast")
@@ -215,7 +217,10 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(one_of({"auto", "mkl", "onednn"}))
       ->capture_default_str()
       ->group("Machine");
-  app.add_option("--log-every", train.log_every, "Steps between lines of metrics.jsonl and of the log")
+  app.add_option(
+         "--log-every", train.log_every,
+         "Steps between lines of metrics.jsonl and of the log; with --adjuster sum a logged step adds the tasks' gradients row by row to report them, and "
+         "rounds differently from the others")
       ->check(positive())
       ->capture_default_str()
       ->group("Machine");
@@ -244,14 +249,17 @@ struct Parser {
     train->add_option("--config", config, "Options from a TOML file, key = value; the command line comes over it")->group("Data");
     add_train_options(*train, options);
     train->add_option("--output", options.output, "Folder of the run: configuration, feature map, weights, metrics.jsonl, summary.json")->group("Data");
+    train->add_flag("--overwrite", options.overwrite, "Replace the run that the folder of --output holds; without it such a folder is refused")->group("Data");
     evaluate = app.add_subcommand("evaluate", "Test a finished run on rows of other days");
     evaluate->add_option("--run", options.run, "Folder of a finished run");
     add_data_options(*evaluate, options);
+    evaluate->add_flag("--all-rows", options.all_rows, "Test every row of --data, whatever [split] of the schema says (csv)")->group("Data");
+    evaluate->add_option("--device", options.device, "Where it runs; default: where the run was trained")->check(one_of({"cpu", "cuda"}));
     evaluate->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str();
     synthesize = app.add_subcommand("synthesize", "Write simulated rows as CSV with a schema");
     synthesize->add_option("--scenario", options.data.scenario, "What is simulated")->check(one_of({"video", "commerce"}))->capture_default_str();
     synthesize->add_option("--rows", options.data.rows, "How many rows")->check(positive())->capture_default_str();
-    synthesize->add_option("--seed", options.train.seed, "Seed")->capture_default_str();
+    synthesize->add_option("--seed", options.train.seed, "Seed")->check(seed())->capture_default_str();
     synthesize->add_option("--output", options.output, "Folder to write to");
   }
 
@@ -271,16 +279,28 @@ struct Parser {
   }
 
   static std::string no_such_option(const std::string& word, const CLI::App& command) {
-    return "there is no option \"" + word + "\" of " + command.get_name() + "; did you mean \"" + nearest(word, option_names(command)) + "\"?";
+    return "there is no option \"" + word + "\" of " + command.get_name() + "; did you mean \"" + htl::nearest(word, option_names(command)) + "\"?";
   }
 
-  /// All options of train as TOML, without what belongs to one run.
-  std::string config_text() const {
-    std::istringstream all(train->config_to_str(/*default_also=*/true));
-    std::string text, line;
-    while (std::getline(all, line))
-      if (line.rfind("config=", 0) != 0 && line.rfind("output=", 0) != 0) text += line + "\n";
-    return text;
+  /// All options of train by name, without what belongs to one run and what was not given and has no default.
+  nlohmann::ordered_json values() const {
+    nlohmann::ordered_json result = nlohmann::ordered_json::object();
+    for (const CLI::Option* option : train->get_options()) {
+      const std::string name = option->get_single_name();
+      if (name == "help" || name == "config" || name == "output" || name == "overwrite") continue;
+      nlohmann::ordered_json value = value_of(*option);
+      if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
+        if (name == "min-count") value = default_min_count;
+        if (name == "core-label") value = default_core_label;
+      }
+      if (!value.is_null()) result[name] = value;
+    }
+    try {
+      (void)result.dump();
+    } catch (const nlohmann::json::exception&) {
+      throw CLI::ValidationError("expected options in UTF-8, got other bytes, which config.toml can't hold");
+    }
+    return result;
   }
 
   /// Parses; a configuration file's values come in front of the command line's.
@@ -296,11 +316,40 @@ struct Parser {
     std::reverse(all.begin(), all.end());
     app.parse(all);
     CLI::App* command = chosen();
+    if (command == train) options.values = values();
     if (command != evaluate && options.output.empty()) throw CLI::RequiredError("--output FOLDER");
     if (command == evaluate && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
   }
 
  private:
+  /// What was given, else the default, in the type that CLI11 names for the variable.
+  static nlohmann::ordered_json value_of(const CLI::Option& option) {
+    const std::string type = option.get_type_name();
+    const auto typed = [&](const std::string& text) -> nlohmann::ordered_json {
+      double number = 0.0;
+      int64_t whole = 0;
+      if (type.starts_with("FLOAT") && CLI::detail::lexical_cast(text, number)) return number;
+      if (!type.starts_with("TEXT") && CLI::detail::lexical_cast(text, whole)) return whole;
+      return text;
+    };
+    std::vector<std::string> texts = option.reduced_results();
+    if (option.get_expected_min() == 0) return !texts.empty() && texts.front() == "true";
+    std::string otherwise = option.get_default_str();
+    if (option.get_items_expected_max() > 1) {
+      if (texts.empty()) {  // CLI11 writes a list as "1 2" or "[1,2]", by version
+        std::replace_if(
+            otherwise.begin(), otherwise.end(), [](char c) { return c < '0' || c > '9'; }, ' ');
+        std::istringstream words(otherwise);
+        for (std::string word; words >> word;) texts.push_back(word);
+      }
+      nlohmann::ordered_json list = nlohmann::ordered_json::array();
+      for (const std::string& text : texts) list.push_back(typed(text));
+      return list;
+    }
+    if (texts.empty() && !otherwise.empty()) texts = {otherwise};
+    return texts.empty() ? nlohmann::ordered_json() : typed(texts.front());
+  }
+
   std::vector<std::string> read_config(const std::string& path, const std::vector<std::string>& arguments) const {
     toml::table table;
     try {
@@ -343,6 +392,12 @@ struct Parser {
 
 }  // namespace
 
+std::string to_toml(const nlohmann::ordered_json& values) {
+  std::string text;
+  for (const auto& [name, value] : values.items()) text += name + " = " + value.dump() + "\n";
+  return text;
+}
+
 Options parse_options(int argc, const char* const* argv, int& exit_code) {
   Parser parser;
   exit_code = 0;
@@ -351,7 +406,7 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
       const std::string first = argv[1];
       const std::vector<std::string> commands = {"train", "evaluate", "synthesize"};
       if (std::find(commands.begin(), commands.end(), first) == commands.end()) {
-        std::cerr << "htlnet: there is no command \"" << first << "\"; did you mean \"" << nearest(first, commands) << "\"? See htlnet --help\n";
+        std::cerr << "htlnet: there is no command \"" << first << "\"; did you mean \"" << htl::nearest(first, commands) << "\"? See htlnet --help\n";
         exit_code = 2;
         return {};
       }
@@ -368,7 +423,6 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
     return {};
   }
   parser.options.command = parser.chosen()->get_name();
-  if (parser.options.command == "train") parser.options.config_text = parser.config_text();
   return parser.options;
 }
 

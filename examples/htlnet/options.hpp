@@ -3,7 +3,13 @@
 /// @brief What the program htlnet can be asked for, as plain values; read from the command line and from a TOML file.
 #pragma once
 
+#include <htl/data/number.hpp>
+#include <htl/task/check.hpp>
+
+#include <nlohmann/json.hpp>
+
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,8 +23,9 @@ struct DataOptions {
   std::string scenario = "video";  // video | commerce
   int64_t rows = 150'000;
   std::string train_dates, valid_dates, test_dates;  // YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD
-  int64_t min_count = 5;
+  std::optional<int64_t> min_count;                  // nothing = what the csv schema says, else default_min_count
 };
+inline constexpr int64_t default_min_count = 5;
 
 struct ModelOptions {
   std::string model = "htlnet";        // htlnet | shared_embedding
@@ -26,7 +33,7 @@ struct ModelOptions {
   double alpha = 1.0, gamma = 0.5, clip_ratio = 100.0;
   std::string norm = "before";  // before | after | average
   std::string several_cores = "combined";
-  std::string core_label = "z_score";  // z_score | log1p | none
+  std::optional<std::string> core_label;  // z_score | log1p | none; nothing = what the csv schema says, else default_core_label
   std::string stop_gradient = "inputs";
   std::string label_noise = "gumbel";  // gumbel | none
   std::string label_hardness = "soft";
@@ -41,6 +48,7 @@ struct ModelOptions {
   std::vector<int64_t> tower = {128, 64, 32};
   double dropout = 0.0;
 };
+inline constexpr const char* default_core_label = "z_score";
 
 struct TrainOptions {
   std::string row_optimizer = "row_adagrad";  // row_adagrad | adagrad | lazy_adam
@@ -64,10 +72,26 @@ struct Options {
   DataOptions data;
   ModelOptions model;
   TrainOptions train;
-  std::string output;       // train: the run's folder; synthesize: the data's folder
-  std::string run;          // evaluate
-  std::string config_text;  // all options as TOML, for the run's folder
+  std::string output;             // train: the run's folder; synthesize: the data's folder
+  bool overwrite = false;         // train: replace the run in that folder
+  std::string run;                // evaluate
+  std::string device;             // evaluate; empty = the run's
+  bool all_rows = false;          // evaluate: test every row of a csv data set
+  nlohmann::ordered_json values;  // train: all options but those that belong to one run, by name
 };
+
+/// The decay of `--average ema:DECAY`; 0 for none and mean.
+/// @throws c10::ValueError for other text
+inline double average_decay(const std::string& average) {
+  if (average == "none" || average == "mean") return 0.0;
+  double decay = 0.0;
+  HTL_CHECK(average.starts_with("ema:") && htl::parse_number(average.substr(4), decay) && decay > 0.0 && decay < 1.0,
+            "htlnet: expected none, mean or ema:DECAY with a decay in (0, 1), got \"", average, "\"");
+  return decay;
+}
+
+/// Options as config.toml has them: what JSON writes for a text, a number, a flag or a list of numbers is TOML too.
+std::string to_toml(const nlohmann::ordered_json& values);
 
 /// Reads the command line. Prints help, or a sentence that names the nearest right option or value, and then sets `exit_code` and leaves `command` empty.
 Options parse_options(int argc, const char* const* argv, int& exit_code);

@@ -57,10 +57,7 @@ std::unique_ptr<htl::WeightAverage> average_of(const std::string& wanted, const 
   if (wanted == "none") return nullptr;
   if (wanted == "mean")
     return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = 0.0, .start = steps_per_epoch, .every = 1});
-  const bool named = wanted.rfind("ema:", 0) == 0;
-  const double decay = named ? std::strtod(wanted.c_str() + 4, nullptr) : 0.0;
-  HTL_CHECK(named && decay > 0.0 && decay < 1.0, "htlnet: --average expected none, mean or ema:DECAY with a decay in (0, 1), got \"", wanted, "\"");
-  return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = decay});
+  return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = average_decay(wanted)});
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
@@ -94,6 +91,8 @@ void Trainer::set_rates() {
   htl::set_lr(dense_, dense_rate_(step_));
 }
 
+// The plain sum is one gradient [B, F·d] without a fork. A watched step takes the fork for its report: the same sum in another order, so the logged steps of
+// --adjuster sum round differently.
 Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
   const bool adjusted = options_.model.adjuster == "core_task";
   dense_.zero_grad();
@@ -121,7 +120,6 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
     active = watch_losses(finite);
   }
   if (options_.train.clip_norm > 0.0) result.gradient_norm = htl::clip_grad_norm(tables_, dense_parameters_, options_.train.clip_norm);
-  set_rates();
   if (average_) average_->update();
   std::visit([&](auto& rows) { rows.step(active); }, rows_);
   dense_.step(active);
@@ -140,9 +138,8 @@ void Trainer::check_finite(const torch::Tensor& active) const {
   const torch::Tensor steps = bad_step_.to(torch::kCPU);
   for (int64_t t = 0; t < tasks_.size(); ++t)
     HTL_CHECK_STATE(steps[t].item<int64_t>() == 0, "htlnet: the loss of task \"", tasks_[t].name(), "\" or its gradient was not finite in step ",
-                    steps[t].item<int64_t>(),
-                    ", and no weight has changed since; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label. The weights of the best ",
-                    "epoch so far are kept");
+                    steps[t].item<int64_t>(), ", and no weight has changed since; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label",
+                    kept_ ? ". The weights of the best epoch so far are kept" : "");
 }
 
 // On CUDA the only place, with the end of an epoch, where a step's figures are read back.
@@ -163,28 +160,32 @@ void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
   line["passes"] = result.report->passes;
 }
 
-TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& valid, const Groups& groups,
+htl::BatchLoader training_loader(const htl::TableData& train, const TrainOptions& options, const torch::Device& device) {
+  const bool on_cpu = device.is_cpu(), resident = !on_cpu && train.all().fields.is_short();
+  return htl::BatchLoader(resident ? train.to(device) : train, {.batch_size = options.batch_size,
+                                                                .shuffle = true,
+                                                                .seed = options.seed,
+                                                                .drop_last = !on_cpu && train.rows() >= options.batch_size,
+                                                                .prefetch = !on_cpu && !resident,
+                                                                .pin_memory = !on_cpu && !resident});
+}
+
+TrainingResult Trainer::run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection,
                             const std::function<void(const nlohmann::json&)>& log, const std::function<void()>& keep) {
   const TrainOptions& options = options_.train;
   Progress progress(options.quiet);
-  const bool on_cpu = device_.is_cpu();
-  // On CUDA the rows live on the device where they are of the short form; batches of bags are copied from pinned memory while the step before runs.
-  const bool resident = !on_cpu && train.all().fields.is_short();
-  const bool fixed_shape = !on_cpu && train.rows() >= options.batch_size;
-  htl::BatchLoader loader(resident ? train.to(device_) : train, {.batch_size = options.batch_size,
-                                                                 .shuffle = true,
-                                                                 .seed = options.seed,
-                                                                 .drop_last = fixed_shape,
-                                                                 .prefetch = !on_cpu && !resident,
-                                                                 .pin_memory = !on_cpu && !resident});
+  const bool resident = train.data().all().fields.ids.device().type() == device_.type();
   TrainingResult result;
   net_->train();
   for (int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
     auto start = std::chrono::steady_clock::now();
     int64_t rows = 0, in_epoch = 0;
-    for (const htl::Batch& batch : loader) {
+    for (const htl::Batch& batch : train) {
       const bool logged = (step_ + 1) % options.log_every == 0;
-      const StepResult done = step(resident || on_cpu ? batch : batch.to(device_, /*non_blocking=*/true), logged);
+      set_rates();
+      // From pinned memory the host does not wait for the copy: it launches the step while a thread makes the next batch. On the device the copy comes, in its
+      // stream, after the step before.
+      const StepResult done = step(resident ? batch : batch.to(device_, /*non_blocking=*/true), logged);
       rows += batch.rows();
       ++in_epoch;
       if (!logged) continue;
@@ -193,7 +194,7 @@ TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& v
       const double rate = static_cast<double>(rows) / seconds_since(start);
       line["samples_per_second"] = rate;
       log(line);
-      progress.bar(epoch, options.epochs, in_epoch, loader.batches(), rate);
+      progress.bar(epoch, options.epochs, in_epoch, train.batches(), rate);
     }
     nlohmann::json last = {{"kind", "epoch"}, {"epoch", epoch}, {"step", step_}};
     check_finite(bad_step_.eq(0).all());
@@ -209,18 +210,17 @@ TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& v
     if (average_) averaged.emplace(average_->apply());
     bool is_best = true;
     if (valid.rows() > 0) {
-      const nlohmann::json metrics = evaluate(net_, tasks_, valid, groups, device_);
-      if (epoch == 1) result.selection = Selection::parse(options.select_by, tasks_, metrics);
-      const nlohmann::json& chosen = metrics.at(result.selection.task).at(result.selection.metric);
-      HTL_CHECK(chosen.is_number(), "htlnet: ", result.selection.task, ".", result.selection.metric,
-                " is not defined on the validation rows (one class, or no label?); ", "choose another --select-by");
-      const double value = chosen.get<double>();
-      is_best = epoch == 1 || result.selection.better(value, result.best_value);
+      const Evaluation found = evaluate(net_, tasks_, valid, groups, device_);
+      const nlohmann::json& chosen = found.metrics.at(selection.task).at(selection.metric);
+      HTL_CHECK(chosen.is_number() || kept_, "htlnet: ", selection.task, ".", selection.metric,
+                " is not defined on the validation rows (one class, or no label?); choose another --select-by");
+      const double value = chosen.is_number() ? chosen.get<double>() : std::numeric_limits<double>::quiet_NaN();
+      is_best = epoch == 1 || selection.better(value, result.best_value);
       if (is_best) result.best_value = value;
-      log({{"kind", "evaluation"}, {"split", "valid"}, {"epoch", epoch}, {"step", step_}, {"metrics", metrics}});
+      log({{"kind", "evaluation"}, {"split", "valid"}, {"epoch", epoch}, {"step", step_}, {"metrics", found.metrics}, {"by_group", found.by_group}});
       char text[200];
       std::snprintf(text, sizeof(text), "epoch %lld/%lld  %s.%s %.5f%s  %.0f rows/s", static_cast<long long>(epoch), static_cast<long long>(options.epochs),
-                    result.selection.task.c_str(), result.selection.metric.c_str(), value, is_best ? " (best)" : "", static_cast<double>(rows) / seconds);
+                    selection.task.c_str(), selection.metric.c_str(), value, is_best ? " (best)" : "", static_cast<double>(rows) / seconds);
       progress.line(text);
     } else {
       char text[120];
@@ -231,6 +231,7 @@ TrainingResult Trainer::run(const htl::TableData& train, const htl::TableData& v
     if (is_best) {
       result.best_epoch = epoch;
       keep();
+      kept_ = true;
     }
     averaged.reset();
     if (options.patience > 0 && valid.rows() > 0 && epoch - result.best_epoch >= options.patience) break;

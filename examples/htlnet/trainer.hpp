@@ -16,6 +16,7 @@
 #include <htl/optim/weight_average.hpp>
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <variant>
@@ -25,16 +26,19 @@ namespace htlnet {
 /// What a training has found.
 struct TrainingResult {
   int64_t best_epoch = 0, epochs = 0, steps = 0;
-  double best_value = 0.0, train_seconds = 0.0, samples_per_second = 0.0;
-  Selection selection;
+  double best_value = std::numeric_limits<double>::quiet_NaN();  // without validation rows
+  double train_seconds = 0.0, samples_per_second = 0.0;
 };
+
+/// Batches of the training rows as a device takes them: on CUDA the rows of short form live there, and batches have one shape wherever one is full.
+htl::BatchLoader training_loader(const htl::TableData& train, const TrainOptions& options, const torch::Device& device);
 
 /// One model, its optimizers and its loop. `Trainer::step` is one training step without a host synchronisation.
 class Trainer {
  public:
   /// @param net on its device already
   /// @param tasks with fitted label transforms
-  /// @param steps_per_epoch for decays that end with the run
+  /// @param steps_per_epoch for decays that end with the run: training_loader().batches()
   Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t steps_per_epoch);
 
   /// What a step leaves to read; nothing is read back.
@@ -44,21 +48,24 @@ class Trainer {
     torch::Tensor gradient_norm;  // undefined without clipping
   };
 
+  /// Gives the optimizers the rates of the coming step. The caller's duty before each step(), and not a part of it: a captured step would keep one rate.
+  void set_rates();
+
   /// One update with one batch on the net's device.
   /// @param watch also report norms and cosines where the plain sum is used
   StepResult step(const htl::Batch& batch, bool watch = false);
 
   /// Epochs until the best one is `patience` epochs old.
+  /// @param train from training_loader()
   /// @param log takes one JSON object a logged step or evaluation
   /// @param keep is called when an epoch is the best so far, with its weights in the model
-  TrainingResult run(const htl::TableData& train, const htl::TableData& valid, const Groups& groups, const std::function<void(const nlohmann::json&)>& log,
-                     const std::function<void()>& keep);
+  TrainingResult run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection,
+                     const std::function<void(const nlohmann::json&)>& log, const std::function<void()>& keep);
 
   HtlNet& net() { return net_; }
   int64_t steps() const { return step_; }
 
  private:
-  void set_rates();
   /// Notes in device memory which tasks' losses are finite, [T]. Returns a bool scalar there: false from the first other one on, which freezes every update.
   torch::Tensor watch_losses(const torch::Tensor& finite);
   /// Refuses with task and step if that scalar is false.
@@ -79,6 +86,7 @@ class Trainer {
   torch::Tensor bad_step_;  // [T] int64 on the device: the first step whose loss was not finite, or 0
   torch::Tensor count_;     // int64 on the device: step_, where a captured graph reads it
   int64_t step_ = 0;
+  bool kept_ = false;  // whether an epoch's weights were kept
 };
 
 }  // namespace htlnet

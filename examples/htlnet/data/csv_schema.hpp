@@ -12,7 +12,7 @@
 /// multi_valued = { tags = "|" }      # column = separator of its values
 /// bucketised = ["price"]             # numbers, cut at quantiles of the training rows
 /// numeric = ["age"]                  # numbers that enter as they are; a missing one becomes the training mean
-/// min_count = 1                      # default; a text in fewer training rows shares id 0 with unknown and missing ones
+/// min_count = 1                      # a text in fewer training rows shares id 0 with unknown and missing ones; default: 1, in htlnet train 5
 /// buckets = 32                       # default; of a bucketised column
 ///
 /// [[task]]                           # one for each task, in order
@@ -26,7 +26,7 @@
 /// name = "amount"
 /// kind = "regression"
 /// core = true                        # default: false
-/// transform = "log1p"                # none (default), z_score, log1p; regression only
+/// transform = "log1p"                # none, z_score, log1p; regression only; default: none, of a core task in htlnet train z_score
 /// observed_when = "click"            # default: always; the label exists only where that binary task's is 1
 /// mask_column = "has_amount"         # default: none; 0 where the label was not observed, which may then be anything
 /// weight_column = "row_weight"       # default: none; how much a row counts, ≥ 0
@@ -80,10 +80,12 @@ struct CsvSchema {
   char separator = ',';                    ///< between columns
   std::vector<std::string> files;          ///< names in the data directory; empty = all
   std::vector<std::string> groups;         ///< columns by which metrics are grouped
+  bool names_min_count = false;            ///< whether the file has min_count
   std::vector<htl::FieldPlan> fields;      ///< what becomes ids
   std::vector<std::string> numeric;        ///< what stays a number
   std::vector<htl::TaskSpec> tasks;        ///< in order
   std::vector<std::string> label_columns;  ///< of each task
+  std::vector<bool> names_transform;       ///< whether the file has each task's transform
   std::string split_column;                ///< empty = by fractions
   std::array<SplitRule, 3> split;          ///< training, validation, test
   std::array<double, 3> fractions = {};    ///< of the rows, in file order; without a split column
@@ -219,6 +221,7 @@ inline htl::TaskSpec read_task(const toml::table& table, const std::string& path
 
 inline void read_features(const toml::table& table, CsvSchema& schema) {
   const SchemaTable features(table, schema.path, "[features]", {"categorical", "multi_valued", "bucketised", "numeric", "min_count", "buckets"});
+  schema.names_min_count = features.find("min_count") != nullptr;
   const int64_t min_count = features.whole("min_count", 1, 0), buckets = features.whole("buckets", 32, 1);
   for (const std::string& name : features.texts("categorical")) schema.fields.push_back({name, htl::FieldKind::categorical, '\0', min_count, buckets});
   if (const toml::node* node = features.find("multi_valued")) {
@@ -296,6 +299,7 @@ inline CsvSchema CsvSchema::read(const std::string& path) {
   HTL_CHECK(tasks && !tasks->empty() && tasks->is_array_of_tables(), "htlnet: \"", path, "\": expected at least one [[task]]");
   for (const toml::node& task : *tasks) {
     schema.label_columns.emplace_back();
+    schema.names_transform.push_back(task.as_table()->contains("transform"));
     schema.tasks.push_back(detail::read_task(*task.as_table(), path, schema.tasks.size(), schema.label_columns.back()));
   }
   try {

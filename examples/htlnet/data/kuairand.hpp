@@ -6,6 +6,7 @@
 #include <examples/htlnet/data/chunks.hpp>
 #include <examples/htlnet/data/dataset.hpp>
 #include <examples/htlnet/data/files.hpp>
+#include <examples/htlnet/data/seen_rows.hpp>
 
 #include <htl/data/csv.hpp>
 #include <htl/data/field_counter.hpp>
@@ -13,7 +14,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <span>
 #include <string>
@@ -124,51 +124,6 @@ inline Entities read_entities(const std::string& directory, const std::string& s
   }
   return entities;
 }
-
-// The texts of rows that were seen, as 128 bits each: two of a billion rows are taken for equal by mistake with a probability of 1e-21.
-class SeenRows {
- public:
-  // Whether a row is new.
-  bool add(std::string_view text) {
-    if (slots_.size() < 2 * (size_ + 1)) grow();
-    return place(fingerprint(text));
-  }
-
- private:
-  using Print = std::pair<uint64_t, uint64_t>;
-  static uint64_t mix(uint64_t x) {
-    x = (x ^ (x >> 32)) * 0xD6E8FEB86659FD93u;
-    x = (x ^ (x >> 29)) * 0xCF1BBCDCB7A56463u;
-    return x ^ (x >> 32);
-  }
-  static Print fingerprint(std::string_view text) {
-    uint64_t low = text.size(), high = ~low;
-    for (size_t i = 0; i < text.size(); i += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, text.data() + i, std::min<size_t>(8, text.size() - i));
-      low = mix(low + word);
-      high = mix(high ^ (word * 0x9E3779B97F4A7C15u));
-    }
-    return {low, high | 1};  // never the empty slot
-  }
-  bool place(const Print& print) {
-    size_t at = print.first & (slots_.size() - 1);
-    for (; slots_[at].second != 0; at = (at + 1) & (slots_.size() - 1))
-      if (slots_[at] == print) return false;
-    slots_[at] = print;
-    ++size_;
-    return true;
-  }
-  void grow() {
-    std::vector<Print> old(slots_.empty() ? 1024 : 2 * slots_.size());
-    old.swap(slots_);
-    size_ = 0;
-    for (const Print& print : old)
-      if (print.second != 0) place(print);
-  }
-  std::vector<Print> slots_;
-  size_t size_ = 0;
-};
 
 struct Rows {
   Chunks<int32_t> user, video, context;  // codes; of the context one for each of its fields

@@ -36,14 +36,14 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--matrix", nargs="+", default=["default", "medium"], choices=["default", "medium"], help="matrix backends of the other programs")
-    parser.add_argument("--clip", type=float, default=1.0, help="gradient clipping of the other programs; 0 = none")
+    parser.add_argument("--clip", type=float, default=1.0, help="largest norm of the whole gradient, for every program; 0 = no clipping")
     parser.add_argument("--only", nargs="+", help="run only the programs whose name contains one of these words")
     parser.add_argument("--json", help="also write every line that was measured to this file")
     chosen = parser.parse_args()
 
     programs = {}  # name -> command without the common options
     if chosen.ours:
-        programs["ours"] = shlex.split(chosen.ours)
+        programs["ours"] = [*shlex.split(chosen.ours), "--clip", str(chosen.clip)]
     for matrix in chosen.matrix:
         common = ["--matrix", matrix, "--clip", str(chosen.clip)]
         programs[f"careful.py, compiled, {matrix}"] = [chosen.python, os.path.join(FOLDER, "careful.py"), *common]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times whole training steps of the reference model on rows of KuaiRand's shape, and prints one JSON line.
-//   step --rows 36000 --batch 1024 --steps 200 --warmup 20 --matrix auto|mkl|onednn --mode adjusted|plain|both [--threads 2] [--precision fp32|bf16]
+//   step --rows 36000 --batch 1024 --steps 200 --warmup 20 --matrix auto|mkl|onednn --mode adjusted|plain|both [--threads 2] [--clip 1]
+//        [--precision fp32|bf16]
 // `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians; `parts` prints where an adjusted step's time
 // goes.
 #include "htlnet/machine.hpp"
@@ -142,6 +143,7 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
 
 int main(int argc, char** argv) {
   int64_t rows = 36'000, batch_size = 1024, steps = 200, warmup = 20, threads = 2;
+  double clip = 0.0;
   std::string matrix = "auto", mode = "adjusted", precision = "fp32", device = "cpu";
   CLI::App app("Times whole training steps");
   app.add_option("--rows", rows);
@@ -151,6 +153,7 @@ int main(int argc, char** argv) {
   app.add_option("--matrix", matrix);
   app.add_option("--mode", mode)->check(CLI::IsMember({"adjusted", "plain", "both", "parts"}));
   app.add_option("--threads", threads);
+  app.add_option("--clip", clip, "Largest norm of the whole gradient; 0 = no clipping");
   app.add_option("--precision", precision)->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
   app.add_option("--device", device)->check(CLI::IsMember({"cpu", "cuda"}));
   CLI11_PARSE(app, argc, argv);
@@ -172,6 +175,7 @@ int main(int argc, char** argv) {
     htlnet::Options options;
     options.model.adjuster = which == "adjusted" ? "core_task" : "sum";
     options.train.precision = precision;
+    options.train.clip_norm = clip;
     htlnet::HtlNet net(vocabulary, 0, tasks, options.model);
     net->to(torch::Device(device));
     net->train();
@@ -198,8 +202,8 @@ int main(int argc, char** argv) {
       if (++done == warmup + steps) break;
     }
   }
-  nlohmann::json line = {{"program", "htl"}, {"rows", rows},       {"batch", batch_size},   {"matrix", backend},
-                         {"steps", steps},   {"threads", threads}, {"precision", precision}};
+  nlohmann::json line = {{"program", "htl"}, {"rows", rows},       {"batch", batch_size}, {"matrix", backend},
+                         {"steps", steps},   {"threads", threads}, {"clip", clip},        {"precision", precision}};
   line["ms_per_step"] = median(milliseconds.front());
   line["samples_per_second"] = static_cast<double>(batch_size) / median(milliseconds.front()) * 1e3;
   for (size_t i = 0; i < names.size(); ++i) line["ms_" + names[i]] = median(milliseconds[i]);

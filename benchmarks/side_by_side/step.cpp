@@ -153,10 +153,14 @@ int main(int argc, char** argv) {
   app.add_option("--matrix", matrix);
   app.add_option("--mode", mode)->check(CLI::IsMember({"adjusted", "plain", "both", "parts"}));
   app.add_option("--threads", threads);
-  app.add_option("--clip", clip, "Largest norm of the whole gradient; 0 = no clipping");
+  app.add_option("--clip", clip, "Largest norm of the whole gradient; 0 = no clipping")->check(CLI::NonNegativeNumber);
   app.add_option("--precision", precision)->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
   app.add_option("--device", device)->check(CLI::IsMember({"cpu", "cuda"}));
   CLI11_PARSE(app, argc, argv);
+  if (mode == "parts" && (clip > 0.0 || precision != "fp32" || device != "cpu")) {
+    std::cerr << "side_by_side_step: --mode parts times a step in fp32 on the CPU without clipping; leave out --clip, --precision and --device\n";
+    return 1;
+  }
   torch::set_num_threads(static_cast<int>(threads));
   torch::manual_seed(1);
   if (precision == "tf32") at::globalContext().setAllowTF32CuBLAS(true);

@@ -152,6 +152,8 @@ if(TARGET htl::libtorch)
     separate_arguments(_htl_openmp UNIX_COMMAND "${OpenMP_CXX_FLAGS}") # flags, not the library's path: LibTorch ships its own libgomp.so.1, one is enough
     target_compile_options(htl::libtorch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${_htl_openmp}>)
     target_link_options(htl::libtorch INTERFACE ${_htl_openmp})
+  elseif(NOT htl_FIND_QUIETLY)
+    message(WARNING "htl: the C++ compiler has no OpenMP here, so htl's own loops run on one thread; install the compiler's OpenMP (libomp for Clang).")
   endif()
   if(_htl_torch_root AND NOT htl_FIND_QUIETLY)
     message(STATUS "htl: LibTorch in ${_htl_torch_root}")

@@ -209,6 +209,11 @@ int main(int argc, char** argv) {
   nlohmann::json line = {{"program", "htl"}, {"rows", rows},       {"batch", batch_size}, {"matrix", backend},
                          {"steps", steps},   {"threads", threads}, {"clip", clip},        {"precision", precision}};
   line["ms_per_step"] = median(milliseconds.front());
+  if (trainers.size() == 1 && device == "cpu") {
+    const double table = static_cast<double>(rows) * 10 * 4, state = static_cast<double>(rows) * 4, ids = static_cast<double>(data.rows() * 43) * 4;
+    line["peak_memory_mb"] = htlnet::peak_memory_mb();
+    line["table_state_and_ids_mb"] = (table + state + ids) / 1048576.0;
+  }
   line["samples_per_second"] = static_cast<double>(batch_size) / median(milliseconds.front()) * 1e3;
   for (size_t i = 0; i < names.size(); ++i) line["ms_" + names[i]] = median(milliseconds[i]);
   if (mode == "both") {

@@ -10,7 +10,9 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
 #include <c10/core/CachingDeviceAllocator.h>
+#endif
 
 #include <chrono>
 #include <filesystem>

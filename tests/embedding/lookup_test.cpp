@@ -222,6 +222,36 @@ TEST_F(RowKernels, TensorsEqualLoops) {
   }
 }
 
+TEST_F(RowKernels, ReadPartsOfAWiderTableInPlace) {
+  Random random(48);
+  const Tensor wide = random.normal({30, 12});
+  for (const Tensor& weight : {wide.narrow(1, 3, 5), wide.t().narrow(1, 3, 5), wide.narrow(1, 11, 1)}) {
+    const Tensor rows = random.ids({40}, weight.size(0)).to(at::kInt), bag = std::get<0>(random.ids({40}, 9).sort());
+    for (const bool with_bags : {false, true}) {
+      const kernels::Bags bags = with_bags ? kernels::Bags{9, bag, random.normal({40})} : kernels::Bags{40, {}, {}};
+      EXPECT_TRUE(close(kernels::gather_rows_loops(weight, rows, bags), kernels::gather_rows_tensors(weight, rows, bags), 1e-14, 1e-15)) << with_bags;
+    }
+  }
+}
+
+TEST_F(RowKernels, LongBagsAreSummedAlikeByAnyNumberOfThreads) {
+  Random random(49);
+  const Tensor weight = random.normal({100, 7}, 1.0, at::kFloat);
+  for (const int64_t count : {1, 2, 3, 700, 30000}) {
+    const int64_t entries = 30000;
+    const Tensor rows = random.ids({entries}, 100).to(at::kInt);
+    const kernels::Bags bags{count, std::get<0>(random.ids({entries}, count).sort()), random.normal({entries}, 1.0, at::kFloat)};
+    const auto gather = [&](int threads) {
+      const Threads only(threads);
+      return kernels::gather_rows_loops(weight, rows, bags);
+    };
+    const Tensor one = gather(1);
+    EXPECT_TRUE(same_bits(one, gather(2))) << count;
+    const kernels::Bags exact{count, bags.bag, bags.coefficient.to(at::kDouble)};
+    EXPECT_TRUE(close(one, kernels::gather_rows_tensors(weight.to(at::kDouble), rows, exact), 1e-4, 1e-2)) << count;
+  }
+}
+
 TEST_F(RowKernels, FrozenEntriesOfTensorsIgnoreNotANumber) {
   const RowGroups groups = kernels::group_rows_tensors(3, at::tensor({-1, 2, -3, 2}, at::kLong));
   const Tensor gradient = at::tensor({std::numeric_limits<double>::quiet_NaN(), 1.0, std::numeric_limits<double>::infinity(), 2.0}, at::kDouble).view({4, 1});

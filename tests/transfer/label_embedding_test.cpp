@@ -157,6 +157,9 @@ TEST(LabelEmbedding, MeanOfManyClassesAgreesWithTheBinaryOneAndItsLimits) {
   EXPECT_TRUE(close(detail::mean_weights_of_classes(many, at::full({}, 1e6, at::kDouble)), at::full({20, 7}, 1.0 / 7, at::kDouble), 0, 1e-4)) << "hot: equal";
   EXPECT_TRUE(
       close(detail::mean_weights_of_classes(many + 1e3, at::ones({}, at::kDouble)), detail::mean_weights_of_classes(many, at::ones({}, at::kDouble)), 0, 1e-9));
+  const at::Tensor tall = random.normal({20000, 7}), all = detail::mean_weights_of_classes(tall, at::ones({}, at::kDouble));  // blocks of rows
+  for (const int64_t row : {0, 9361, 9362, 19999})
+    EXPECT_TRUE(close(all[row].unsqueeze(0), detail::mean_weights_of_classes(tall.narrow(0, row, 1), at::ones({}, at::kDouble)))) << row;
 }
 
 TEST(LabelEmbedding, EvaluatesAsItTrainsUnlessTold) {

@@ -7,8 +7,6 @@
 
 #include <ATen/ops/zeros.h>
 
-#include <ATen/ops/zeros.h>
-
 #include <utility>
 
 namespace htl {
@@ -29,7 +27,7 @@ struct RowGradient {
   bool defined() const { return values.defined(); }
   /// @brief Forgets the step.
   void clear() { rows = values = valid = at::Tensor(); }
-  /// @brief Σ values², a float64 scalar on the table's device; 0 when undefined. No synchronisation.
+  /// @brief Σ values², a float64 scalar on the table's device; when undefined a 0 on the CPU. No synchronisation.
   at::Tensor squared_norm() const { return defined() ? values.to(at::kDouble).square().sum() : at::zeros({}, at::kDouble); }
   /// @brief Multiplies by a factor (0-dim tensor or number). No synchronisation.
   void scale_(const at::Tensor& factor) {

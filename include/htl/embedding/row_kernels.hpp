@@ -67,7 +67,8 @@ inline at::Tensor gather_rows_tensors(const at::Tensor& weight, const at::Tensor
 inline at::Tensor gather_rows_loops(const at::Tensor& weight, const at::Tensor& entry_rows, const Bags& bags) {
   const int64_t width = weight.size(1), entries = entry_rows.numel();
   at::Tensor values = bags.bag.defined() ? at::zeros({bags.count, width}, weight.options()) : at::empty({entries, width}, weight.options());
-  const at::Tensor table = weight.contiguous();
+  const at::Tensor table = weight.stride(1) == 1 ? weight : weight.contiguous();  // rows may lie apart, as in a part of a wider table
+  const int64_t step = table.stride(0);
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, weight.scalar_type(), "htl::gather_rows", [&] {
     const scalar_t* from = table.const_data_ptr<scalar_t>();
     scalar_t* to = values.mutable_data_ptr<scalar_t>();
@@ -75,19 +76,25 @@ inline at::Tensor gather_rows_loops(const at::Tensor& weight, const at::Tensor& 
     if (bags.bag.defined()) {
       const int64_t* bag_of = bags.bag.const_data_ptr<int64_t>();
       const scalar_t* coefficient = bags.coefficient.defined() ? bags.coefficient.const_data_ptr<scalar_t>() : nullptr;
-      for (int64_t n = 0; n < entries; ++n) {
-        const scalar_t* row = from + static_cast<int64_t>(unfrozen(row_of[n])) * width;
-        scalar_t* bag = to + bag_of[n] * width;
-        const scalar_t factor = coefficient ? coefficient[n] : scalar_t(1);
-        for (int64_t k = 0; k < width; ++k) bag[k] += factor * row[k];
-      }
+      at::parallel_for(0, entries, 4096, [&](int64_t begin, int64_t end) {
+        const auto whole = [&](int64_t n) {  // a bag belongs to the thread that has its first entry
+          while (n > 0 && n < entries && bag_of[n] == bag_of[n - 1]) ++n;
+          return n;
+        };
+        for (int64_t n = whole(begin), last = whole(end); n < last; ++n) {
+          const scalar_t* row = from + static_cast<int64_t>(unfrozen(row_of[n])) * step;
+          scalar_t* bag = to + bag_of[n] * width;
+          const scalar_t factor = coefficient ? coefficient[n] : scalar_t(1);
+          for (int64_t k = 0; k < width; ++k) bag[k] += factor * row[k];
+        }
+      });
       return;
     }
     with_width(width, [&](auto fixed) {
       at::parallel_for(0, entries, 4096, [&](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
           const int64_t d = fixed() ? fixed() : width;
-          const scalar_t* row = from + static_cast<int64_t>(unfrozen(row_of[n])) * d;
+          const scalar_t* row = from + static_cast<int64_t>(unfrozen(row_of[n])) * step;
           for (int64_t k = 0; k < d; ++k) to[n * d + k] = row[k];
         }
       });

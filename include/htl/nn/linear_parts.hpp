@@ -7,6 +7,7 @@
 #include <htl/task/check.hpp>
 
 #include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
@@ -34,6 +35,7 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& weight, bool relu, double dropout,
                             const std::optional<at::Generator>& generator, at::TensorList parts, at::TensorList maps, const std::vector<int64_t>& mapped,
                             const std::optional<at::Tensor>& bias) {
+    const at::AutoDispatchBelowADInplaceOrView below;  // nothing in here is recorded
     std::vector<at::Tensor> blocks;
     at::Tensor shift = bias.value_or(at::Tensor());
     int64_t column = 0;
@@ -69,6 +71,7 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
                     "htl::linear_parts: expected a first-order backward, got create_graph = true; its gradient is written by hand and "
                     "has no second derivative");
     const auto saved = ctx->get_saved_variables();
+    const at::AutoDispatchBelowADInplaceOrView below;
     const std::vector<int64_t> mapped = ctx->saved_data["mapped"].toIntVector();
     const size_t count = mapped.size(), maps = (saved.size() - 2 - count) / 3 * 2;  // M_p, s_p, and W_p M_p for each
     const at::Tensor& weight = saved[0];
@@ -84,8 +87,8 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
       const at::Tensor block = columns_of(weight, column, width);
       at::Tensor slice = result[0].defined() ? columns_of(result[0], column, width) : at::Tensor();
       if (mapped[p] < 0) {
-        if (slice.defined()) at::mm_out(slice, gradient.t(), part);
-        if (ctx->needs_input_grad(1 + p)) result[4 + p] = at::mm(gradient, block);
+        if (slice.defined()) weight_gradient(slice, gradient, part);
+        if (ctx->needs_input_grad(1 + p)) result[4 + p] = input_gradient(gradient, block);
       } else {
         const at::Tensor &map = saved[2 + count + place], &shift = saved[3 + count + place], &composed = saved[2 + count + maps + place / 2];
         const bool needs_map = ctx->needs_input_grad(1 + count + place);

@@ -23,7 +23,7 @@ struct RandomStream {
     state = (state ^ (state >> 27)) * 0x94D049BB133111EBULL;
     return state ^ (state >> 31);
   }
-  /// @brief A uniform number in the open interval (0, 1), in steps of 2⁻⁵³.
+  /// @brief A uniform number in the open interval (0, 1), in steps of 2⁻⁵² from 2⁻⁵³.
   double uniform(uint64_t position) const { return (static_cast<double>(bits(position) >> 12) + 0.5) * 0x1p-52; }
 };
 

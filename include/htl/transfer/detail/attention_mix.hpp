@@ -9,6 +9,7 @@
 #include <htl/task/tensor_operators.hpp>
 
 #include <ATen/Dispatch.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/addmv.h>
 #include <ATen/ops/empty.h>
@@ -38,6 +39,9 @@ std::vector<Scalar*> pointers(const std::vector<at::Tensor>& tensors) {
 struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
   static torch::autograd::variable_list forward(torch::autograd::AutogradContext* ctx, const at::Tensor& query, const at::Tensor& query_bias,
                                                 const at::Tensor& key, const at::Tensor& key_bias, at::TensorList sources) {
+    bool needs_images = false;
+    for (const at::Tensor& source : sources) needs_images = needs_images || source.requires_grad();
+    const at::AutoDispatchBelowADInplaceOrView below;  // nothing in here is recorded
     const int64_t rows = sources[0].size(0), width = sources[0].size(1);
     const size_t count = sources.size();
     const auto columns = static_cast<int64_t>(count);
@@ -75,8 +79,6 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
       });
     });
     ctx->mark_non_differentiable({weights});
-    bool needs_images = false;
-    for (const at::Tensor& source : sources) needs_images = needs_images || source.requires_grad();
     torch::autograd::variable_list saved{query, query_bias, key, key_bias, line, weights};
     saved.insert(saved.end(), inputs.begin(), inputs.end());
     if (needs_images) saved.insert(saved.end(), images.begin(), images.end());
@@ -90,6 +92,7 @@ struct AttentionMixFunction : torch::autograd::Function<AttentionMixFunction> {
                     "htl::InformationFusion: expected a first-order backward, got create_graph = true; its gradient is written by hand "
                     "and has no second derivative");
     const auto saved = ctx->get_saved_variables();
+    const at::AutoDispatchBelowADInplaceOrView below;
     const auto count = static_cast<size_t>(ctx->saved_data["count"].toInt());
     const at::Tensor &query = saved[0], &query_bias = saved[1], &key = saved[2], &key_bias = saved[3], &line = saved[4], &weights = saved[5];
     const auto first_input = saved.begin() + 6;

@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--warmup", type=int, default=10)
+    parser.add_argument("--ours-steps", type=int, help="steps of this library's program; as many as the others' where not given")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--matrix", nargs="+", default=["default", "medium"], choices=["default", "medium"], help="matrix backends of the other programs")
@@ -64,7 +65,10 @@ def main():
         times = {name: [] for name in programs}
         for round_number in range(chosen.repeat):
             for name, command in programs.items():
-                size = ["--rows", str(rows), "--batch", str(chosen.batch), "--steps", str(chosen.steps), "--warmup", str(chosen.warmup), "--threads", str(chosen.threads)]
+                steps, warmup = (chosen.steps, chosen.warmup)
+                if name == "ours" and chosen.ours_steps:
+                    steps, warmup = chosen.ours_steps, chosen.ours_steps // 10
+                size = ["--rows", str(rows), "--batch", str(chosen.batch), "--steps", str(steps), "--warmup", str(warmup), "--threads", str(chosen.threads)]
                 line = run(command + size, environment)
                 times[name].append(line["ms_per_step"])
                 measured.append(dict(line, name=name, round=round_number))

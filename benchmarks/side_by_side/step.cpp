@@ -180,6 +180,7 @@ int main(int argc, char** argv) {
     options.model.adjuster = which == "adjusted" ? "core_task" : "sum";
     options.train.precision = precision;
     options.train.clip_norm = clip;
+    options.train.average = "none";  // as the programs that it is compared with
     htlnet::HtlNet net(vocabulary, 0, tasks, options.model);
     net->to(torch::Device(device));
     net->train();

@@ -86,7 +86,7 @@ void add_train_options(CLI::App& app, Options& options) {
   app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand)")->check(date_range())->group("Data");
   app.add_option("--valid-dates", data.valid_dates, "Days that choose the best epoch (kuairand)")->check(date_range())->group("Data");
   app.add_option("--min-count", data.min_count,
-                 "Ids that are rarer in the training rows share the field's unknown row; default: the csv schema's min_count where it has one, else 5")
+                 "Ids that are rarer in the training rows share the field's unknown row; default: the csv schema's min_count where it has one, else 2")
       ->check(positive())
       ->group("Data");
 

@@ -21,11 +21,11 @@ struct DataOptions {
   std::string directory;
   std::string schema;
   std::string scenario = "video";  // video | commerce
-  int64_t rows = 150'000;
+  int64_t rows = 1'000'000;
   std::string train_dates, valid_dates, test_dates;  // YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD
   std::optional<int64_t> min_count;                  // nothing = what the csv schema says, else default_min_count
 };
-inline constexpr int64_t default_min_count = 5;
+inline constexpr int64_t default_min_count = 2;
 
 struct ModelOptions {
   std::string model = "htlnet";        // htlnet | shared_embedding
@@ -56,10 +56,10 @@ struct TrainOptions {
   double row_lr = 0.05, dense_lr = 1e-3;
   double row_weight_decay = 0.0, weight_decay = 0.0;
   int64_t warmup = 0;
-  std::string decay = "constant";  // constant | linear | cosine
-  double clip_norm = 0.0;          // 0 = none
-  std::string average = "none";    // none | ema:DECAY | mean
-  int64_t epochs = 5, batch_size = 1024, patience = 2, log_every = 50;
+  std::string decay = "constant";    // constant | linear | cosine
+  double clip_norm = 0.0;            // 0 = none
+  std::string average = "ema:0.99";  // none | ema:DECAY | mean
+  int64_t epochs = 8, batch_size = 1024, patience = 2, log_every = 50;
   std::string select_by;  // TASK.METRIC
   uint64_t seed = 1;
   int64_t threads = 0;  // 0 = one a core

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Prints the tables of docs/performance.md: builds the benchmarks as preset release does, and runs them; what is compared runs in turns. About half an hour on
+# two cores, on a machine that does nothing else.
+#
+# usage: benchmarks/measure.sh [--python PYTHON] [--threads N]
+#   --python PYTHON   one that has benchmarks/side_by_side/requirements.txt; without it the programs in Python are left out
+#   --threads N       2 where it is not given
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python='' threads=2
+while [ $# -gt 0 ]; do
+  case $1 in
+    --python | --threads) [ $# -ge 2 ] || { echo "measure: $1 needs a value" >&2; exit 1; } ;;&
+    --python) python=$2; shift ;;
+    --threads) threads=$2; shift ;;
+    -h | --help) sed -n '3,/^set -/{/^set -/d;s/^# \{0,1\}//;p}' "$0"; exit 0 ;;
+    *) echo "measure: unknown option $1; see --help" >&2; exit 1 ;;
+  esac
+  shift
+done
+torch=$(scripts/setup.sh)
+cmake --preset release -D HTL_TORCH_ROOT="$torch" -D HTL_BUILD_TESTS=OFF >/dev/null
+cmake --build --preset release >/dev/null
+programs=build/release/benchmarks
+step() { "$programs/side_by_side_step" --threads "$threads" "$@"; }
+field() { sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p"; }
+
+printf '## The adjusted step against the plain one, in turns within one run\n\n| rows of a batch | adjusted, ms | plain, ms | ratio of medians | median of ratios |\n'
+printf '|---:|---:|---:|---:|---:|\n'
+for batch in 1024 8192; do
+  for _ in 1 2 3; do
+    line=$(step --mode both --batch $batch --steps $((batch == 1024 ? 200 : 40)))
+    printf '| %s | %.2f | %.2f | %.3f | %.3f |\n' $batch "$(field ms_adjusted <<<"$line")" "$(field ms_plain <<<"$line")" \
+      "$(field adjusted_over_plain <<<"$line")" "$(field median_of_pairwise_ratios <<<"$line")"
+  done
+done
+
+printf '\n## The size of the table\n\n| rows of the table | ms a step | peak memory, MB | table, optimizer state and ids, MB |\n|---:|---:|---:|---:|\n'
+for _ in 1 2 3; do
+  for rows in 40000 1000000 10000000; do
+    line=$(step --rows $rows)
+    printf '| %s | %.2f | %.0f | %.0f |\n' $rows "$(field ms_per_step <<<"$line")" "$(field peak_memory_mb <<<"$line")" "$(field table_state_and_ids_mb <<<"$line")"
+  done
+done
+
+printf '\n## The parts of an adjusted step\n\n'
+for _ in 1 2 3; do step --mode parts; done
+
+printf '\n## Beside straightforward and careful trainers\n\n'
+compare() {
+  "${python:-python3}" benchmarks/side_by_side/compare.py --ours "$programs/side_by_side_step" --naive-cpp "$programs/side_by_side_naive" --threads "$threads" \
+    --ours-steps 100 "$@" 2>/dev/null
+}
+if [ -n "$python" ]; then
+  compare --rows 36000 --repeat 5 --steps 50
+  compare --rows 1000000 --repeat 3 --steps 15 --warmup 3 --only naive 'compiled, medium'
+  compare --rows 10000000 --repeat 1 --steps 3 --warmup 1 --matrix medium --only naive.cpp
+else
+  echo 'Left out: give --python.'
+fi
+
+printf '\n## Reading\n\n'
+"$programs/data_benchmark" --benchmark_filter='1000000$|rows:131474' --benchmark_repetitions=3 --benchmark_report_aggregates_only=true 2>/dev/null

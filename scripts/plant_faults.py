@@ -120,6 +120,9 @@ FAULTS = [
     Fault("dropout_backward", "the gradient of what dropout keeps is not scaled", "nn/linear_parts.hpp",
           "ctx->saved_data[\"scale\"] = 1.0 / (1.0 - dropout);", "ctx->saved_data[\"scale\"] = 1.0;",
           "nn/tower", "Dropout.ScalesWhatItKeepsAndCutsTheSameElementsBackward"),
+    Fault("few_outputs", "of several input parts only the last counts in a layer of few outputs", "nn/detail/linear_kernels.hpp",
+          "y = adds ? y + product : product;", "y = product;",
+          "nn/tower", "LinearParts.EqualsTheLinearLayerOfTheConcatenationAndItsGradients"),
 
     # ---- what flows from task to task
     Fault("label_rows", "the rows of a binary label embedding are swapped", "transfer/detail/label_kernels.hpp",

@@ -116,10 +116,11 @@ Selection Selection::parse(const std::string& wanted, const htl::TaskSet& tasks,
   return selection;
 }
 
-std::string table_of(const nlohmann::json& metrics, const nlohmann::json& reference) {
+std::string table_of(const nlohmann::json& metrics, const nlohmann::json& optimum, const nlohmann::json& closed) {
   std::string text;
   char line[160];
-  std::snprintf(line, sizeof(line), "%-14s %-20s %12s%s\n", "task", "metric", "model", reference.empty() ? "" : "      optimum");
+  std::snprintf(line, sizeof(line), "%-14s %-20s %12s%s%s\n", "task", "metric", "model", optimum.empty() ? "" : "      optimum",
+                closed.empty() ? "" : "   gap closed");
   text += line;
   const auto figure = [&](const nlohmann::json& value) {
     std::snprintf(line, sizeof(line), " %12.5f", value.is_number() ? value.get<double>() : 0.0);
@@ -131,8 +132,11 @@ std::string table_of(const nlohmann::json& metrics, const nlohmann::json& refere
       std::snprintf(line, sizeof(line), "%-14s %-20s", task.c_str(), metric.c_str());
       text += line;
       figure(value);
-      const auto known = reference.find(task);
-      if (known != reference.end() && known->contains(metric)) figure((*known)[metric]);
+      if (const auto known = optimum.find(task); known != optimum.end() && known->contains(metric)) figure((*known)[metric]);
+      if (const auto known = closed.find(task); known != closed.end() && known->contains(metric) && (*known)[metric].is_number()) {
+        std::snprintf(line, sizeof(line), " %10.0f %%", 100.0 * (*known)[metric].get<double>());
+        text += line;
+      }
       text += "\n";
     }
   return text;

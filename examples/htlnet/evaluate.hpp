@@ -52,6 +52,8 @@ struct Selection {
 };
 
 /// The metrics as a table for people; "-" where one is not defined.
-std::string table_of(const nlohmann::json& metrics, const nlohmann::json& reference = {});
+/// @param optimum the best possible values, a second column; empty = none
+/// @param closed the share of the gap between a simple model and the optimum that is closed, a third column; empty = none
+std::string table_of(const nlohmann::json& metrics, const nlohmann::json& optimum = {}, const nlohmann::json& closed = {});
 
 }  // namespace htlnet

@@ -216,8 +216,10 @@ int train(const Options& options) {
       {"name", backend.name}, {"gflops", backend.gflops}, {"other_gflops", backend.other_gflops}, {"relative_error", backend.relative_error}};
   summary["options"] = options.values;
   htl::write_json(run / "summary.json", summary);
-  std::cout << table_of(test.metrics, best) << "best epoch " << result.best_epoch << " of " << result.epochs << ", "
-            << static_cast<int64_t>(result.samples_per_second) << " rows/s; everything is in " << run.string() << "\n";
+  std::cout << table_of(test.metrics, best, summary.value("share_of_gap_closed", nlohmann::json()));
+  if (!best.empty()) std::cout << "gap closed: from the best additive model to the optimum\n";
+  std::cout << "best epoch " << result.best_epoch << " of " << result.epochs << ", " << static_cast<int64_t>(result.samples_per_second)
+            << " rows/s; everything is in " << run.string() << "\n";
   return 0;
 }
 

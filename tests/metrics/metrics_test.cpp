@@ -671,7 +671,12 @@ TEST(TaskMetrics, ReportEachKindOverTheRowsItIsObservedIn) {
   EXPECT_EQ(sentence([&] { metrics.add(predictions, labels); }),
             "htl::TaskMetrics: task \"click\": htl::Auc: expected finite predictions, got nan in row 1 "
             "of the batch; the model has diverged or was fed a value that is not finite");
-  predictions.set("click", at::tensor({0.9, 0.4, 0.3, 0.5})).set("change", at::tensor({0.0, nan, 1.0, 0.0}));
+  predictions.set("click", at::tensor({0.9, 0.4, 0.3, 0.5}));
+  htl::Predictions flat = predictions;
+  flat.set("reason", at::tensor({0.5, 0.3, 0.2, 0.1}));
+  EXPECT_EQ(sentence([&] { metrics.add(flat, labels); }),
+            "htl::TaskMetrics: task \"reason\": htl::LogLoss: expected probabilities of each class of shape [4, any], got [4]");
+  predictions.set("change", at::tensor({0.0, nan, 1.0, 0.0}));
   EXPECT_NE(sentence([&] { metrics.add(predictions, labels); }), "no error");
   for (const auto& [task, of] : metrics.values())
     for (const auto& [name, value] : of) expect_same(value, values[task][name], 0.0);  // the tasks before the refused one have nothing of the batch either

@@ -122,6 +122,7 @@ class TaskMetrics {
       of.log_loss.add(values, label);
       of.calibration.add(values, label);
     } else if (kind == TaskKind::multiclass) {
+      check_shape("htl::LogLoss", "probabilities of each class", values, {label.value.size(0), -1});
       of.log_loss.add(values, label);
       const at::Tensor guess = values.argmax(1).to(at::kDouble);
       const double* guesses = guess.const_data_ptr<double>();

@@ -161,6 +161,7 @@ int main(int argc, char** argv) {
     std::cerr << "side_by_side_step: --mode parts times a step in fp32 on the CPU without clipping; leave out --clip, --precision and --device\n";
     return 1;
   }
+  htlnet::keep_freed_memory();
   torch::set_num_threads(static_cast<int>(threads));
   torch::manual_seed(1);
   if (precision == "tf32") at::globalContext().setAllowTF32CuBLAS(true);

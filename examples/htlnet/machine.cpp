@@ -7,6 +7,9 @@
 #include <torch/version.h>
 
 #include <sys/resource.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -72,6 +75,13 @@ MatrixBackend choose_matrix_backend(const std::string& wanted) {
   const std::string name = take_onednn ? "onednn" : "mkl";
   use(name);
   return {name, flop / taken.seconds / 1e9, flop / (take_onednn ? mkl : onednn).seconds / 1e9, taken.error};
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes; tables are larger and go back to the system
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
 }
 
 std::string cpu_model() { return proc_field("/proc/cpuinfo", "model name"); }

@@ -21,6 +21,10 @@ struct MatrixBackend {
 /// times do not decide, so the same processor always takes the same one.
 MatrixBackend choose_matrix_backend(const std::string& wanted);
 
+/// Has the C library keep memory that was freed (glibc; nothing elsewhere). Left alone it returns what lies at the heap's end after a step and takes it again
+/// in the next: in some runs 1,500 page faults a step, in others none, as the heap happens to lie.
+void keep_freed_memory();
+
 std::string cpu_model();
 double peak_memory_mb();
 /// The GPU's name as its driver says it; of several kinds in one machine all, since a device's number does not tell which.

@@ -83,6 +83,7 @@ torch::Device device_of(const std::string& name) {
 }
 
 void prepare_process(const TrainOptions& options) {
+  keep_freed_memory();
   if (options.threads > 0) torch::set_num_threads(static_cast<int>(options.threads));
   torch::manual_seed(options.seed);
   HTL_CHECK(options.precision != "tf32" || options.device == "cuda", "htlnet: --precision tf32 is for --device cuda; use fp32 or bf16 on the CPU");

@@ -4,7 +4,7 @@
 # two cores, on a machine that does nothing else.
 #
 # usage: benchmarks/measure.sh [--python PYTHON] [--threads N]
-#   --python PYTHON   one that has benchmarks/side_by_side/requirements.txt; without it the programs in Python are left out
+#   --python PYTHON   one that has benchmarks/side_by_side/requirements.txt; without it the comparison with other trainers is left out
 #   --threads N       2 where it is not given
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,8 +20,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 torch=$(scripts/setup.sh)
-cmake --preset release -D HTL_TORCH_ROOT="$torch" -D HTL_BUILD_TESTS=OFF >/dev/null
-cmake --build --preset release >/dev/null
+cmake --preset release -D HTL_TORCH_ROOT="$torch" -D HTL_BUILD_TESTS=OFF >&2
+cmake --build --preset release >&2
 programs=build/release/benchmarks
 step() { "$programs/side_by_side_step" --threads "$threads" "$@"; }
 field() { sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p"; }
@@ -49,16 +49,16 @@ for _ in 1 2 3; do step --mode parts; done
 
 printf '\n## Beside straightforward and careful trainers\n\n'
 compare() {
-  "${python:-python3}" benchmarks/side_by_side/compare.py --ours "$programs/side_by_side_step" --naive-cpp "$programs/side_by_side_naive" --threads "$threads" \
-    --ours-steps 100 "$@" 2>/dev/null
+  "$python" benchmarks/side_by_side/compare.py --ours "$programs/side_by_side_step" --naive-cpp "$programs/side_by_side_naive" --threads "$threads" \
+    --ours-steps 100 "$@"
 }
 if [ -n "$python" ]; then
   compare --rows 36000 --repeat 5 --steps 50
   compare --rows 1000000 --repeat 3 --steps 15 --warmup 3 --only naive 'compiled, medium'
   compare --rows 10000000 --repeat 1 --steps 3 --warmup 1 --matrix medium --only naive.cpp
 else
-  echo 'Left out: give --python.'
+  echo 'Left out; --python PYTHON adds it.'
 fi
 
 printf '\n## Reading\n\n'
-"$programs/data_benchmark" --benchmark_filter='1000000$|rows:131474' --benchmark_repetitions=3 --benchmark_report_aggregates_only=true 2>/dev/null
+"$programs/data_benchmark" --benchmark_filter='1000000$|rows:131474' --benchmark_repetitions=3 --benchmark_report_aggregates_only=true

@@ -65,10 +65,8 @@ def main():
         times = {name: [] for name in programs}
         for round_number in range(chosen.repeat):
             for name, command in programs.items():
-                steps, warmup = (chosen.steps, chosen.warmup)
-                if name == "ours" and chosen.ours_steps:
-                    steps, warmup = chosen.ours_steps, chosen.ours_steps // 10
-                size = ["--rows", str(rows), "--batch", str(chosen.batch), "--steps", str(steps), "--warmup", str(warmup), "--threads", str(chosen.threads)]
+                steps = (chosen.ours_steps or chosen.steps) if name == "ours" else chosen.steps
+                size = ["--rows", str(rows), "--batch", str(chosen.batch), "--steps", str(steps), "--warmup", str(chosen.warmup), "--threads", str(chosen.threads)]
                 line = run(command + size, environment)
                 times[name].append(line["ms_per_step"])
                 measured.append(dict(line, name=name, round=round_number))

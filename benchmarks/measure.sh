@@ -54,8 +54,8 @@ compare() {
 }
 if [ -n "$python" ]; then
   compare --rows 36000 --repeat 5 --steps 50
-  compare --rows 1000000 --repeat 3 --steps 15 --warmup 3 --only naive 'compiled, medium'
-  compare --rows 10000000 --repeat 1 --steps 3 --warmup 1 --matrix medium --only naive.cpp
+  compare --rows 1000000 --repeat 3 --steps 15 --warmup 3 --only naive compiled
+  compare --rows 10000000 --repeat 2 --steps 3 --warmup 1 --only naive.cpp
 else
   echo 'Left out; --python PYTHON adds it.'
 fi

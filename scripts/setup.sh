@@ -11,7 +11,7 @@
 #   --index URL         a package index for pip, instead of the configured one
 #   --full              LibTorch with CUDA (about 5 GB) instead of the lean form for the CPU (about 1.3 GB); building with it needs a CUDA toolkit (nvcc)
 #   --tools             also what the checks use: clang-format, clang-tidy, Doxygen
-#   --system-only       system packages only
+#   --system-only       system packages only; nothing is built after it
 # The last line of its output is the directory of the LibTorch to use.
 set -euo pipefail
 
@@ -61,6 +61,7 @@ missing_packages() {
   if [ -n "$tools" ]; then
     command -v clang-format >/dev/null || echo clang-format
     command -v clang-tidy-16 >/dev/null || echo clang-tidy-16 clang-16
+    [ -e /usr/lib/llvm-16/lib/libomp.so ] || echo libomp-16-dev
     command -v doxygen >/dev/null || echo doxygen
   fi
 }
@@ -103,7 +104,7 @@ if [ -z "$chosen" ]; then
 fi
 
 name=torch-$torch_version-$form
-[ -z "$wheel" ] || name=torch-$(basename "$wheel" .whl | cut -d- -f2)-$form
+[ -z "$wheel" ] || name=torch-$(basename "$wheel" .whl | cut -d- -f2)-$form-$(cksum <"$wheel" | cut -d' ' -f1)
 [ -z "$index" ] || name+=-$(printf %s "$index" | cksum | cut -d' ' -f1)
 mkdir -p "$cache"
 # Atomic: a directory of that name is complete, since it is unpacked under another one and renamed
@@ -139,5 +140,6 @@ if [ ! -d "$cache/$name" ]; then
   rm -rf "$stage/tree/torch/test" "$stage/tree/bin"
   mv -T "$stage/tree" "$cache/$name"
 fi
-ln -sfn "$cache/$name/torch" "$link.$$" && mv -T "$link.$$" "$link"
+# CMake finds the pinned one by this link; what an option chose is for this call
+[ -n "$chosen" ] || { ln -sfn "$cache/$name/torch" "$link.$$" && mv -T "$link.$$" "$link"; }
 use "$cache/$name/torch"

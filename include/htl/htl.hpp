@@ -49,6 +49,7 @@
 #include <htl/nn/detail/row_chunks.hpp>
 #include <htl/nn/detail/row_loops.hpp>
 #include <htl/nn/linear_parts.hpp>
+#include <htl/nn/made_from.hpp>
 #include <htl/nn/mlp.hpp>
 #include <htl/nn/tower.hpp>
 #include <htl/optim/clip.hpp>
@@ -67,6 +68,7 @@
 #include <htl/task/label_transform.hpp>
 #include <htl/task/named.hpp>
 #include <htl/task/task.hpp>
+#include <htl/task/task_kind.hpp>
 #include <htl/task/task_loss.hpp>
 #include <htl/task/task_outputs.hpp>
 #include <htl/task/task_set.hpp>

@@ -362,7 +362,11 @@ TEST(TableData, RefusesRowsThatAreNotThere) {
   bags.fields = htl::FieldBatch::bags(at::zeros({3}, at::kInt), at::tensor({0, 4, 3}, at::kLong), 1);
   EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::TableData: expected offsets that rise from 0 to 3, the number of ids");
   bags.fields.fields = 0;  // by hand, without the checks of bags()
-  EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::FieldBatch: expected at least one field of bags, got 0; make the batch by FieldBatch::bags()");
+  EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::FieldBatch: expected offsets of B·F + 1 entries for F = 0 fields, got 3");
+  bags.fields = {at::zeros({3}, at::kInt), at::empty({0}, at::kLong), {}, 1};
+  EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::FieldBatch: expected offsets of B·F + 1 entries for F = 1 fields, got 0");
+  bags.fields = {at::zeros({3}, at::kInt), at::tensor({0, 2, 3}, at::kLong), at::ones({2}), 1};
+  EXPECT_EQ(sentence_of([&] { TableData made(bags); }), "htl::FieldBatch: expected weights of shape [3], got [2]");
   EXPECT_EQ(TableData().rows(), 0);
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // With two_units_b.cpp one program: a function or variable that a header defines without `inline` would be defined twice.
-#include <htl/htl.hpp>
+#include <all_headers.hpp>
 
 #include <cstdio>
 

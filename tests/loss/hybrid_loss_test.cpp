@@ -81,6 +81,51 @@ struct Thresholds {
   }
 };
 
+/// The empirical quantile of the label among rows of like duration, by linear interpolation; predicted back in seconds. Its tables are fitted.
+struct QuantileByDuration {
+  static constexpr bool in_label_unit = true;
+  double split = 0.0;             // of durations: short below, long from here
+  std::vector<double> tables[2];  // the labels at equally spaced quantiles
+  std::string name() const { return "quantile_by_duration"; }
+  int64_t output_width() const { return 1; }
+  bool fits(TaskKind kind) const { return kind == TaskKind::regression; }
+  QuantileByDuration fitted(const Label& label, const Named<at::Tensor>& context) const {
+    QuantileByDuration fit{split, {}};
+    const at::Tensor is_long = context["duration"].ge(split);
+    for (int64_t part = 0; part < 2; ++part) {
+      const at::Tensor values = std::get<0>(label.value.masked_select(is_long.eq(part)).to(at::kDouble).sort());
+      fit.tables[part].assign(values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel());
+    }
+    return fit;
+  }
+  Named<double> parameters() const {
+    Named<double> numbers = Named<double>().set("split", split);
+    for (int part = 0; part < 2; ++part)
+      for (size_t i = 0; i < tables[part].size(); ++i) numbers.set("q" + std::to_string(part) + "_" + std::to_string(i), tables[part][i]);
+    return numbers;
+  }
+  at::Tensor map(const at::Tensor& values, const Named<at::Tensor>& context, bool to_label) const {
+    std::vector<double> mapped;
+    for (int64_t row = 0; row < values.size(0); ++row) {
+      const std::vector<double>& table = tables[context["duration"][row].item<double>() >= split ? 1 : 0];
+      TORCH_CHECK(table.size() > 1, "quantile_by_duration: no quantiles; call tasks.fitted(training_labels)");
+      const double last = static_cast<double>(table.size() - 1), value = values[row].item<double>();
+      size_t i = 0;
+      if (to_label) {
+        const double at = std::clamp(value, 0.0, 1.0) * last;
+        i = std::min(static_cast<size_t>(at), table.size() - 2);
+        mapped.push_back(table[i] + (at - static_cast<double>(i)) * (table[i + 1] - table[i]));
+      } else {
+        while (i + 2 < table.size() && value > table[i + 1]) ++i;
+        mapped.push_back((static_cast<double>(i) + (value - table[i]) / (table[i + 1] - table[i])) / last);
+      }
+    }
+    return doubles(mapped);
+  }
+  at::Tensor per_row(const LossInput& input) const { return (input.output.squeeze(1) - map(input.label, input.context, false)).square(); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return map(output.detach().squeeze(1), context, true); }
+};
+
 /// Pairs within a group: log loss that the larger label has the larger output; the mean over pairs, not over rows.
 struct PairsInGroup {
   std::string name() const { return "pairs"; }
@@ -99,7 +144,8 @@ struct PairsInGroup {
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
 };
 
-static_assert(htl::TaskLoss<ZeroInflated> && htl::TaskLoss<ShareOfDuration> && htl::TaskLoss<Thresholds> && htl::TaskLoss<PairsInGroup>);
+static_assert(htl::TaskLoss<QuantileByDuration> && htl::TaskLoss<ZeroInflated> && htl::TaskLoss<ShareOfDuration> && htl::TaskLoss<Thresholds> &&
+              htl::TaskLoss<PairsInGroup>);
 static_assert(htl::RowLoss<htl::Huber> && !htl::RowLoss<Thresholds>);
 
 TEST(HybridLoss, takes_a_zero_inflated_loss_of_width_three_in_the_labels_unit) {
@@ -129,6 +175,31 @@ TEST(HybridLoss, takes_a_loss_that_reads_a_context_column) {
   EXPECT_TRUE(close(tasks.predict(outputs, labels.context)["watch"], doubles({5, 10})));
   labels.context.set("duration", doubles({10}));
   EXPECT_EQ(sentence_of([&] { HybridLoss{tasks}(outputs, labels); }), "htl::HybridLoss: expected the context column of task \"watch\" of shape [2], got [1]");
+}
+
+TEST(HybridLoss, takes_a_loss_with_statistics_of_the_training_labels_by_context) {
+  const TaskSet unfitted{htl::binary("play"), htl::regression("watch").loss(QuantileByDuration{30}).context({"duration"}).observed_when("play")};
+  Labels training = Labels()
+                        .set("play", {doubles({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1})})
+                        .set("watch", {doubles({9, 0, 60, 2, 5, 20, 10, 0, 10, 40, 999, kNaN, kNaN}), bools({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1}),
+                                       doubles({1, 1, 1, 1, 1, 2, 1, 1, .5, 1, 1, 1, 0})});
+  training.context.set("duration", doubles({10, 10, 60, 10, 10, 60, 10, 60, 60, 60, 10, 10, 10}));
+  const TaskSet tasks = unfitted.fitted(training);
+  const Named<double> numbers = tasks["watch"].losses()[0].loss.parameters();
+  EXPECT_EQ(numbers.size(), 11U);  // 999 was not played, and the last two rows carry no label
+  EXPECT_EQ(numbers["q0_4"], 10.0);
+  EXPECT_EQ(numbers["q1_1"], 10.0);
+  EXPECT_TRUE(unfitted["watch"].losses()[0].loss.parameters().size() == 1) << "fitting makes a copy";
+
+  Labels labels = Labels().set("play", {doubles({1, 1})}).set("watch", {doubles({7, 7})});
+  labels.context.set("duration", doubles({10, 60}));
+  const TaskOutputs outputs = TaskOutputs().set("play", doubles({0, 0}).view({2, 1})).set("watch", doubles({.625, .175}).view({2, 1}));
+  EXPECT_NEAR(HybridLoss{tasks}(outputs, labels)["watch"].item<double>(), 0.0, 1e-30);
+  const TaskOutputs other = TaskOutputs().set("play", doubles({0, 0}).view({2, 1})).set("watch", doubles({.6, .6}).view({2, 1}));
+  EXPECT_TRUE(close(tasks.predict(other, labels.context)["watch"], doubles({6.6, 28})));
+  EXPECT_NE(sentence_of([&] { HybridLoss{unfitted}(outputs, labels); }).find("tasks.fitted"), std::string::npos);
+  labels.context = {};
+  EXPECT_EQ(sentence_of([&] { unfitted.fitted(labels); }).find("htl::TaskSet: can't fit task \"watch\" to its labels: "), 0U);
 }
 
 TEST(HybridLoss, takes_a_loss_of_width_m) {
@@ -297,8 +368,9 @@ TEST(HybridLoss, by_loops_equals_its_form_by_tensors_for_other_devices) {
     for (int64_t t = 0; t < tasks.size(); ++t) {
       Label label = scene.labels[tasks[t].name()];
       label.mask = tasks.observed(t, scene.labels);
+      if (!tasks[t].is_discrete() && random.chance(.5)) label.value = label.value.to(at::kFloat);
       const htl::PreparedLabel a = htl::detail::prepare_by_loops(tasks[t], label, type), b = htl::detail::prepare_by_tensors(tasks[t], label, type);
-      const double tolerance = type == at::kFloat ? 1e-5 : 1e-12;
+      const double tolerance = type == at::kFloat ? 1e-5 : 1e-12;  // readers give labels in fp32: fp64 losses must still see the same targets
       EXPECT_TRUE(close(a.target, b.target, tolerance));
       EXPECT_TRUE(close(a.label, b.label, tolerance));
       EXPECT_TRUE(close(a.share, b.share, tolerance));

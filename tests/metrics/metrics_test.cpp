@@ -597,6 +597,11 @@ void expect_refusals(const std::string& who) {
               metric.add(p, {at::tensor({1.0, infinity})});
             }),
             who + ": expected finite labels, got inf in row 1 of the batch; mask rows without a label");
+  EXPECT_EQ(sentence([&] {
+              metric.add(at::tensor({0.5, nan}), {at::tensor({1.0, infinity}), {}, at::tensor({1.0, 0.0})});
+            }),
+            "no error")
+      << "a row of weight 0 is none";
   EXPECT_EQ(sentence([&] { metric.add(p, {y, {}, at::tensor({1.0, -1.0})}); }), who + ": expected finite weights ≥ 0, got -1 in row 1 of the batch");
   EXPECT_EQ(sentence([&] { metric.add(p, {y, {}, at::tensor({nan, 1.0})}); }), who + ": expected finite weights ≥ 0, got nan in row 0 of the batch");
   EXPECT_EQ(sentence([&] { metric.add(p, {y, at::ones({3}, at::kBool)}); }), who + ": expected the mask of shape [2], got [3]");

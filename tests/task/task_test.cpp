@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tasks as values: their graph, their labels, their transforms, their predictions, and the sentences of what is refused.
+#include <htl/loss/loss_by_name.hpp>
 #include <htl/task/task_set.hpp>
 
 #include <torch/torch.h>
@@ -125,6 +126,10 @@ TEST(LabelTransform, carries_the_statistics_of_the_observed_labels) {
   EXPECT_DOUBLE_EQ(fitted.statistics()["mean"], 4.0);
   EXPECT_DOUBLE_EQ(fitted.statistics()["sd"], std::sqrt(8.0 / 3.0));  // of the population
   EXPECT_TRUE(close(fitted.apply(doubles({4, 4 + std::sqrt(8.0 / 3.0)})), doubles({0, 1})));
+  for (const at::Tensor& mask : {at::Tensor(), bools({1, 1, 0, 1, 1})}) {  // a row of weight 0 is no row, whatever it holds
+    const AnyLabelTransform weighted = htl::z_score().fitted({doubles({2, kNaN, mask.defined() ? 1e9 : 4, 6, 4}), mask, doubles({1, 0, 1, 2, .5})});
+    EXPECT_DOUBLE_EQ(weighted.statistics()["mean"], 4.0);
+  }
   EXPECT_TRUE(htl::log1p().fitted({doubles({0, 3})}).statistics().empty());
   EXPECT_TRUE(htl::no_transform().fitted({doubles({-1, 3})}).statistics().empty());
 }
@@ -255,6 +260,17 @@ TEST(TaskSpec, carries_several_losses_of_one_width) {
               task.loss(Scaled{1, 2, "narrow"});
             }),
             "htl::TaskSpec: losses of one task share its output; \"narrow\" of task \"y\" expects width 2, \"scaled\" has 3");
+  EXPECT_EQ(sentence_of([&] { htl::binary("y").loss(htl::SoftmaxCrossEntropy(2)); }),
+            "htl::TaskSpec: the loss \"softmax_cross_entropy\" is not for a binary task as \"y\" is");
+  EXPECT_EQ(sentence_of([&] { htl::binary("y").loss(htl::SquaredError{}); }), "htl::TaskSpec: the loss \"squared\" is not for a binary task as \"y\" is");
+  EXPECT_EQ(sentence_of([&] { htl::multiclass("y", 2).loss(htl::Huber()); }), "htl::TaskSpec: the loss \"huber\" is not for a multiclass task as \"y\" is");
+  EXPECT_EQ(sentence_of([&] { htl::multiclass("y", 2).loss(htl::BinaryCrossEntropy{}); }),
+            "htl::TaskSpec: the loss \"binary_cross_entropy\" is not for a multiclass task as \"y\" is");
+  EXPECT_TRUE(htl::regression("y").loss(Scaled{}).loss(InUnit{{1, 1, "in_unit"}}).in_label_unit()) << "any of its losses decides, not the first";
+  EXPECT_EQ(sentence_of([&] {
+              htl::TaskSet{htl::regression("y").transform(htl::log1p()).loss(Scaled{}).loss(InUnit{{1, 1, "in_unit"}})};
+            }),
+            "htl::TaskSet: the loss \"in_unit\" of task \"y\" works in the label's unit; remove the label transform \"log1p\"");
   EXPECT_EQ(sentence_of([&] { task.loss(Scaled{1, 3}, -1); }), "htl::TaskSpec: loss \"scaled\" of task \"y\" expects a finite weight ≥ 0, got -1");
   EXPECT_EQ(sentence_of([&] { task.loss(Scaled{1, 3}, kNaN); }), "htl::TaskSpec: loss \"scaled\" of task \"y\" expects a finite weight ≥ 0, got nan");
 }
@@ -441,11 +457,11 @@ TEST(TaskSet, says_which_transform_it_could_not_fit) {
   EXPECT_EQ(sentence_of([&] {
               tasks.fitted(Labels().set("time", {doubles({1, kNaN})}));
             }),
-            "htl::TaskSet: can't fit the label transform of task \"time\": htl::z_score: expected finite labels, got NaN or infinity; mask those rows");
+            "htl::TaskSet: can't fit task \"time\" to its labels: htl::z_score: expected finite labels, got NaN or infinity; mask those rows");
   EXPECT_EQ(sentence_of([&] {
               tasks.fitted(Labels().set("time", {doubles({1}), bools({0})}));
             }),
-            "htl::TaskSet: can't fit the label transform of task \"time\": htl::z_score: expected at least one observed label to fit to, got none");
+            "htl::TaskSet: can't fit task \"time\" to its labels: htl::z_score: expected at least one observed label to fit to, got none");
   EXPECT_THROW(tasks.fitted(Labels()), c10::IndexError);
 }
 

@@ -35,8 +35,11 @@ class TableData {
   /// @brief No rows.
   TableData() : TableData(Batch{FieldBatch::of(at::empty({0, 0}, at::kInt)), {}, {}}) {}
   /// @brief The data set of all rows of a batch. Nothing is copied unless it is not contiguous.
-  /// @throws c10::ValueError if a part has another number of rows, or the ids are in the long form outside the CPU
+  /// @throws c10::ValueError if a part has another number of rows, ids, offsets or weights don't fit each other, or the ids are in the long form outside the
+  /// CPU
   explicit TableData(Batch all) : all_(std::move(all)) {
+    FieldBatch& fields = all_.fields;  // checked again, since a batch can be made by hand
+    fields = fields.is_short() ? FieldBatch::of(fields.ids) : FieldBatch::bags(fields.ids, fields.offsets, fields.fields, fields.weights);
     const int64_t n = rows();
     const auto fits = [&](at::Tensor& t, const std::string& what) {
       if (!t.defined()) return;

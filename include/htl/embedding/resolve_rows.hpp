@@ -140,13 +140,7 @@ inline at::Tensor field_layout(const RowTable& table, const std::vector<FieldRow
   for (const FieldRows& field : fields) numbers.push_back(field.first_row);
   for (const FieldRows& field : fields) numbers.push_back(field.size);
   for (const FieldRows& field : fields) numbers.push_back(field.frozen_zero ? 1 : 0);
-  auto& known = table.field_layouts();
-  for (const auto& [key, layout] : known)
-    if (key == numbers && layout.device() == device) return layout;
-  if (known.size() >= 64) known.clear();
-  at::Tensor layout = at::tensor(numbers, at::kLong).view({3, static_cast<int64_t>(fields.size())}).to(device);
-  known.emplace_back(std::move(numbers), layout);
-  return layout;
+  return table.on_device(numbers, device).view({3, static_cast<int64_t>(fields.size())});
 }
 
 inline ResolvedRows resolve_tensors(const RowTable& table, const FieldBatch& batch, const std::vector<FieldRows>& fields, UnknownIds unknown) {

@@ -5,9 +5,11 @@
 
 #include <htl/embedding/row_gradient.hpp>
 
+#include <ATen/ops/tensor.h>
 #include <c10/util/intrusive_ptr.h>
 
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -62,8 +64,14 @@ class RowTable {
   bool& coo_gradient() const { return state_->coo_gradient; }
   /// @brief CPU scratch of the row grouping: [R] int32, −1 between uses; made on first use. 4 bytes a row.
   std::vector<int32_t>& slot_scratch() const { return state_->slot_of_row; }
-  /// @brief What lookups of this table copied to an accelerator once: the layout of their fields, by its numbers on the host.
-  std::vector<std::pair<std::vector<int64_t>, at::Tensor>>& field_layouts() const { return state_->field_layouts; }
+  /// @brief A vector of numbers on a device, copied there once per table; several threads may ask at once.
+  at::Tensor on_device(const std::vector<int64_t>& numbers, const at::Device& device) const {
+    const std::lock_guard<std::mutex> lock(state_->copies_mutex);
+    for (const auto& [key, copy] : state_->copies)
+      if (key == numbers && copy.device() == device) return copy;
+    if (state_->copies.size() >= 64) state_->copies.clear();
+    return state_->copies.emplace_back(numbers, at::tensor(numbers, at::kLong).to(device)).second;
+  }
   /// @brief The differentiable lookups of this table whose graph is alive; backward() looks here for ways around a fork.
   std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const {
     return state_->live_lookups;
@@ -81,7 +89,8 @@ class RowTable {
     RowGradient gradient;
     bool coo_gradient = false;
     std::vector<int32_t> slot_of_row;
-    std::vector<std::pair<std::vector<int64_t>, at::Tensor>> field_layouts;
+    std::mutex copies_mutex;
+    std::vector<std::pair<std::vector<int64_t>, at::Tensor>> copies;
     std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>> live_lookups;
     int64_t groupings = 0;
   };

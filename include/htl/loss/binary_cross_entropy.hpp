@@ -25,6 +25,8 @@ struct BinaryCrossEntropy {
   int64_t output_width() const { return 1; }
   /// @brief [0, 1]; a soft label stands on a regression task, since a binary task's labels are events.
   std::pair<double, double> label_range() const { return {0.0, 1.0}; }
+  /// @brief Binary and regression tasks (soft labels).
+  bool fits(TaskKind kind) const { return kind != TaskKind::multiclass; }
 
   /// @brief [B] from logits [B] or [B, 1] and labels [B].
   /// @throws c10::ValueError on other shapes

@@ -31,6 +31,8 @@ struct Huber {
   int64_t output_width() const { return 1; }
   /// @brief delta
   Named<double> parameters() const { return Named<double>().set("delta", delta); }
+  /// @brief Regression tasks.
+  bool fits(TaskKind kind) const { return kind == TaskKind::regression; }
 
   /// @brief [B] from predictions [B] or [B, 1] and targets [B].
   /// @throws c10::ValueError on other shapes

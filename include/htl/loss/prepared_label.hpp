@@ -162,8 +162,7 @@ inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, 
 inline PreparedLabel prepare_by_tensors(const TaskSpec& task, const Label& label, at::ScalarType type) {
   const int64_t rows = label.value.size(0);
   const auto options = label.value.options();
-  at::Tensor value = label.value.detach(), counts = label.mask;
-  if (!value.is_floating_point() || value.scalar_type() == at::kHalf || value.scalar_type() == at::kBFloat16) value = value.to(at::kDouble);
+  at::Tensor value = label.value.detach().to(at::kDouble), counts = label.mask;  // transformed in fp64, as on the CPU
   PreparedLabel prepared;
   if (!label.mask.defined() && !label.weight.defined()) {
     prepared.share = at::full({rows}, rows > 0 ? 1.0 / static_cast<double>(rows) : 0.0, options.dtype(type));

@@ -32,6 +32,8 @@ struct SoftmaxCrossEntropy {
   int64_t output_width() const { return classes; }
   /// @brief classes
   Named<double> parameters() const { return Named<double>().set("classes", static_cast<double>(classes)); }
+  /// @brief Multiclass tasks.
+  bool fits(TaskKind kind) const { return kind == TaskKind::multiclass; }
 
   /// @brief [B] from logits [B, K] and int64 classes [B]. A class outside [0, K): an error on the CPU; on other devices a NaN, since an error there
   /// would need a synchronisation or end the process.

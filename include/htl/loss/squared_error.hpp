@@ -15,6 +15,8 @@ struct SquaredError {
   std::string name() const { return "squared"; }
   /// @brief 1
   int64_t output_width() const { return 1; }
+  /// @brief Regression tasks.
+  bool fits(TaskKind kind) const { return kind == TaskKind::regression; }
 
   /// @brief [B] from predictions [B] or [B, 1] and targets [B].
   /// @throws c10::ValueError on other shapes

@@ -3,9 +3,9 @@
 /// @brief Metric: what an accumulator offers; and the one way in which all of them read a batch.
 ///
 /// Accumulators add batches from any device and sum in float64 on the CPU. `add` copies its arguments there: ONE POINT OF SYNCHRONISATION per call on
-/// CUDA, which belongs to evaluation, never to a training step. A row without a label (mask false) is not read at all, its prediction included. A weight
-/// counts as that many copies of its row: every metric with whole weights equals the metric of the repeated rows. NaN as a value means "not defined for
-/// this data", and each metric says when.
+/// CUDA, which belongs to evaluation, never to a training step. A row without a label (mask false) or of weight 0 is not read at all, its prediction included.
+/// A weight counts as that many copies of its row: every metric with whole weights equals the metric of the repeated rows. NaN as a value means "not defined
+/// for this data", and each metric says when.
 #pragma once
 
 #include <htl/task/label.hpp>
@@ -65,8 +65,9 @@ class ObservedRows {
       if (!mask_[row]) continue;
       const double weight = weight_[row], value = value_[row];
       HTL_CHECK(weight >= 0.0 && std::isfinite(weight), who_, ": expected finite weights ≥ 0, got ", weight, " in row ", row, " of the batch");
+      if (weight == 0.0) continue;
       HTL_CHECK(std::isfinite(value), who_, ": expected finite labels, got ", value, " in row ", row, " of the batch; mask rows without a label");
-      if (weight > 0.0) visit(row, value, weight);
+      visit(row, value, weight);
     }
   }
 

@@ -3,6 +3,7 @@
 /// @brief Tower: one task's network; gives its output and the representation that later tasks may read. And the concept that replaces it.
 #pragma once
 
+#include <htl/nn/made_from.hpp>
 #include <htl/nn/mlp.hpp>
 
 #include <concepts>
@@ -51,7 +52,7 @@ struct TowerOptions {
 /// - `tower->representation_width()`: H of TowerOutput::representation;
 /// - optional, faster: `tower->forward_mapped(parts)` over MappedPart.
 template <class T>
-concept TaskTower = std::constructible_from<T, const TowerOptions&> && requires(T& tower, const std::vector<at::Tensor>& parts) {
+concept TaskTower = MadeFrom<T, const TowerOptions&> && requires(T& tower, const std::vector<at::Tensor>& parts) {
   { tower->forward(parts) } -> std::same_as<TowerOutput>;
   { tower->representation_width() } -> std::convertible_to<int64_t>;
 };

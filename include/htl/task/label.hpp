@@ -9,7 +9,8 @@ namespace htl {
 
 /// @brief One task's labels for B rows.
 ///
-/// A row whose mask is false has no label: its value may be anything, NaN included, and it enters neither loss, gradient nor metric.
+/// A row whose mask is false has no label: its value may be anything, NaN included, and it enters neither loss, gradient, metric nor fitted statistic.
+/// The same holds for a row of weight 0.
 struct Label {
   /// [B] floating point in the label's own unit (binary: 0 or 1), or [B] int64 class indices for a multiclass task.
   at::Tensor value;
@@ -18,6 +19,12 @@ struct Label {
   /// [B] floating point ≥ 0, how much the row counts; undefined = 1.
   at::Tensor weight = {};
 
+  /// @brief [n] int64: the rows that have a label and a weight other than 0; undefined = all. ONE SYNCHRONISATION on CUDA.
+  at::Tensor observed_rows() const {
+    if (!mask.defined() && !weight.defined()) return {};
+    const at::Tensor counts = weight.defined() ? weight.ne(0) : mask;
+    return (mask.defined() && weight.defined() ? mask.logical_and(counts) : counts).nonzero().squeeze(1);
+  }
   /// @brief The label on another device.
   Label to(const at::Device& device, bool non_blocking = false) const {
     const auto move = [&](const at::Tensor& t) { return t.defined() ? t.to(device, non_blocking) : t; };

@@ -117,11 +117,11 @@ class AnyLabelTransform {
   std::string name() const { return held_->name(); }
   /// @brief Whether its statistics are there.
   bool is_fitted() const { return held_->is_fitted(); }
-  /// @brief A copy fitted to the observed rows of a label.
+  /// @brief A copy fitted to the observed rows of a label; a row of weight 0 is none, any other counts once.
   /// @throws c10::ValueError if no row is observed, or an observed label is not finite
   AnyLabelTransform fitted(const Label& label) const {
     at::Tensor values = label.value.detach().to(at::kCPU, at::kDouble);
-    if (label.mask.defined()) values = values.masked_select(label.mask.to(at::kCPU));
+    if (const at::Tensor rows = label.observed_rows(); rows.defined()) values = values.index_select(0, rows.to(at::kCPU));
     HTL_CHECK(values.numel() > 0, "htl::", name(), ": expected at least one observed label to fit to, got none");
     HTL_CHECK(values.isfinite().all().item<bool>(), "htl::", name(), ": expected finite labels, got NaN or infinity; mask those rows");
     return held_->fitted(values);

@@ -4,34 +4,16 @@
 #pragma once
 
 #include <htl/task/label_transform.hpp>
+#include <htl/task/task_kind.hpp>
 #include <htl/task/task_loss.hpp>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace htl {
-
-/// @brief What a task predicts.
-enum class TaskKind {
-  binary,      ///< an event; labels 0 or 1, output one logit
-  multiclass,  ///< one of K classes; labels 0 … K−1, output K logits
-  regression   ///< a number
-};
-
-/// @brief "binary", "multiclass", "regression"
-inline std::string to_string(TaskKind kind) {
-  switch (kind) {
-    case TaskKind::binary:
-      return "binary";
-    case TaskKind::multiclass:
-      return "multiclass";
-    case TaskKind::regression:
-      return "regression";
-  }
-  return "unknown";
-}
 
 /// @brief One of a task's losses and its weight in the task's sum.
 struct WeightedLoss {
@@ -74,7 +56,8 @@ class TaskSpec {
     return changed;
   }
   /// @brief Adds a loss; several are summed with their weights. Without any, the kind's default holds (logits BCE, softmax CE, squared error).
-  /// @throws c10::ValueError if the weight is negative or not finite, or the loss's output width differs from that of an earlier loss
+  /// @throws c10::ValueError if the weight is negative or not finite, the loss is not for tasks of this kind, or its output width differs from that of an
+  ///   earlier loss
   template <TaskLoss L>
   TaskSpec loss(L loss, double weight = 1.0) const {
     return with_loss(std::move(loss), weight);
@@ -157,12 +140,31 @@ class TaskSpec {
     return kind_ == TaskKind::multiclass ? classes_ : 1;
   }
   /// @brief Whether the losses work in the label's own unit.
-  bool in_label_unit() const { return !losses_.empty() && losses_.front().loss.in_label_unit(); }
+  bool in_label_unit() const {
+    return std::any_of(losses_.begin(), losses_.end(), [](const WeightedLoss& weighted) { return weighted.loss.in_label_unit(); });
+  }
+
+  /// @brief A copy whose label transform and losses carry the statistics of training labels.
+  /// @param label its labels; rows without one, or of weight 0, are left out
+  /// @param context columns of the same rows, for losses that read them
+  /// @throws c10::ValueError where a transform or loss can't be fitted to them
+  TaskSpec fitted(const Label& label, const Named<at::Tensor>& context) const {
+    TaskSpec changed = *this;
+    if (kind_ == TaskKind::regression) changed.transform_ = transform_.fitted(label);
+    const at::Tensor rows = label.observed_rows();
+    const Label observed = rows.defined() ? label.index_select(rows) : label;
+    Named<at::Tensor> columns;
+    for (const std::string& name : context_)
+      if (const at::Tensor* column = context.find(name)) columns.set(name, rows.defined() ? column->index_select(0, rows) : *column);
+    for (WeightedLoss& weighted : changed.losses_) weighted.loss = weighted.loss.fitted(observed, columns);
+    return changed;
+  }
 
  private:
   TaskSpec with_loss(AnyLoss loss, double weight) const {
     HTL_CHECK(weight >= 0.0 && std::isfinite(weight), "htl::TaskSpec: loss \"", loss.name(), "\" of task \"", name_, "\" expects a finite weight ≥ 0, got ",
               weight);
+    HTL_CHECK(loss.fits(kind_), "htl::TaskSpec: the loss \"", loss.name(), "\" is not for a ", to_string(kind_), " task as \"", name_, "\" is");
     HTL_CHECK(losses_.empty() || losses_.front().loss.output_width() == loss.output_width(), "htl::TaskSpec: losses of one task share its output; \"",
               loss.name(), "\" of task \"", name_, "\" expects width ", loss.output_width(), ", \"", losses_.empty() ? "" : losses_.front().loss.name(),
               "\" has ", losses_.empty() ? 0 : losses_.front().loss.output_width());

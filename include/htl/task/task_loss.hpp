@@ -3,7 +3,8 @@
 /// @brief TaskLoss: what a loss must offer; AnyLoss: any of them as a value, since a task's losses may come from a file.
 #pragma once
 
-#include <htl/task/named.hpp>
+#include <htl/task/label.hpp>
+#include <htl/task/task_kind.hpp>
 
 #include <concepts>
 #include <limits>
@@ -38,6 +39,9 @@ struct LossInput {
 /// Optional:
 /// - `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit (ZILN, WLR, CREAD);
 ///   no label transform may stand on its task;
+/// - `fits(kind)`: whether a task of that TaskKind can have it; without it, any;
+/// - `fitted(label, context)`: a copy with statistics of the training labels (D2Q's quantiles by duration); TaskSet::fitted() calls it with the
+///   observed rows only, context columns included. They belong into `parameters()`, and before it the loss should say so by throwing;
 /// - `label_range()`: a pair of doubles, the closed interval of labels (targets, if not in the label's unit) for which the loss is defined;
 ///   HybridLoss checks it on the CPU. Without it: any finite number;
 /// - `reduced(input, share)`: the scalar Σ share·per_row in one pass, or in a pairwise loss its own mean over pairs. `share` [B] is weight / Σ weight;
@@ -80,8 +84,17 @@ class AnyLoss {
   bool in_label_unit() const { return held_->in_label_unit(); }
   /// @brief The loss's numbers by name; empty where it has none.
   Named<double> parameters() const { return held_->parameters(); }
+  /// @brief Whether a task of that kind can have it.
+  bool fits(TaskKind kind) const { return held_->fits(kind); }
+  /// @brief The loss with statistics of the observed training rows; itself where it has none.
+  AnyLoss fitted(const Label& label, const Named<at::Tensor>& context) const {
+    std::shared_ptr<const Base> fit = held_->fitted(label, context);
+    return fit ? AnyLoss(std::move(fit)) : *this;
+  }
 
  private:
+  struct Base;
+  explicit AnyLoss(std::shared_ptr<const Base> held) : held_(std::move(held)) {}
   struct Base {
     virtual ~Base() = default;
     virtual std::string name() const = 0;
@@ -92,6 +105,8 @@ class AnyLoss {
     virtual at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const = 0;
     virtual bool in_label_unit() const = 0;
     virtual Named<double> parameters() const = 0;
+    virtual bool fits(TaskKind kind) const = 0;
+    virtual std::shared_ptr<const Base> fitted(const Label& label, const Named<at::Tensor>& context) const = 0;
   };
   template <class L>
   struct Held final : Base {
@@ -130,6 +145,24 @@ class AnyLoss {
     Named<double> parameters() const override {
       if constexpr (requires { loss.parameters(); }) return loss.parameters();
       return {};
+    }
+    bool fits(TaskKind kind) const override {
+      constexpr bool own = requires(const L& l) {
+        { l.fits(kind) } -> std::same_as<bool>;
+      };
+      static_assert(
+          own || !requires { &L::fits; }, "a loss's fits must be: bool fits(TaskKind) const");
+      if constexpr (own) return loss.fits(kind);
+      return true;
+    }
+    std::shared_ptr<const Base> fitted(const Label& label, const Named<at::Tensor>& context) const override {
+      constexpr bool own = requires(const L& l) {
+        { l.fitted(label, context) } -> std::same_as<L>;
+      };
+      static_assert(
+          own || !requires { &L::fitted; }, "a loss's fitted must be: L fitted(const Label&, const Named<at::Tensor>&) const, of its own type L");
+      if constexpr (own) return std::make_shared<Held>(loss.fitted(label, context));
+      return nullptr;
     }
     L loss;
   };

@@ -85,18 +85,18 @@ class TaskSet {
     return reached.at(static_cast<size_t>(to));
   }
 
-  /// @brief A new set whose label transforms are fitted to the observed training labels (observed_when included).
-  /// @throws c10::ValueError if a transform finds no observed label; c10::IndexError if a label is missing
+  /// @brief A new set whose label transforms and losses are fitted to the observed training labels (observed_when included).
+  /// @throws c10::ValueError if a transform or loss can't be fitted to them, as without any observed label; c10::IndexError if a label is missing
   TaskSet fitted(const Labels& labels) const {
     TaskSet result = *this;
     for (size_t t = 0; t < tasks_.size(); ++t) {
-      if (tasks_[t].kind() != TaskKind::regression) continue;
+      if (tasks_[t].is_discrete() && tasks_[t].losses().empty()) continue;  // nothing to fit
       Label label = labels[tasks_[t].name()];
       label.mask = observed(static_cast<int64_t>(t), labels);
       try {
-        result.tasks_[t] = tasks_[t].transform(tasks_[t].transform().fitted(label));
+        result.tasks_[t] = tasks_[t].fitted(label, labels.context);
       } catch (const c10::Error& error) {
-        HTL_CHECK(false, "htl::TaskSet: can't fit the label transform of task \"", tasks_[t].name(), "\": ", error.what_without_backtrace());
+        HTL_CHECK(false, "htl::TaskSet: can't fit task \"", tasks_[t].name(), "\" to its labels: ", error.what_without_backtrace());
       }
     }
     return result;
@@ -204,10 +204,15 @@ class TaskSet {
         seen.push_back(condition);
         condition = (*this)[condition].observed_when();
       }
-      HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"",
-                task.losses().empty() ? "" : task.losses().front().loss.name(), "\" of task \"", task.name(),
-                "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
+      HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"", name_of_loss_in_label_unit(task), "\" of task \"",
+                task.name(), "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
     }
+  }
+
+  static std::string name_of_loss_in_label_unit(const TaskSpec& task) {
+    for (const WeightedLoss& weighted : task.losses())
+      if (weighted.loss.in_label_unit()) return weighted.loss.name();
+    return {};
   }
 
   std::vector<TaskSpec> tasks_;

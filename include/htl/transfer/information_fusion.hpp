@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/nn/dense.hpp>
+#include <htl/nn/made_from.hpp>
 #include <htl/transfer/detail/attention_mix.hpp>
 #include <htl/transfer/detail/choice.hpp>
 
@@ -56,7 +57,7 @@ struct InformationFusionOptions {
 /// - `unit->forward(sources)`: J tensors [B, D_j] → [B, O];
 /// - optional, faster: `unit->forward_mapped(sources)` → MappedPart, whose map the receiving tower composes with its first layer.
 template <class U>
-concept TaskFusion = std::constructible_from<U, const InformationFusionOptions&> && requires(U& unit, const std::vector<at::Tensor>& sources) {
+concept TaskFusion = MadeFrom<U, const InformationFusionOptions&> && requires(U& unit, const std::vector<at::Tensor>& sources) {
   { unit->forward(sources) } -> std::same_as<at::Tensor>;
 };
 
@@ -112,7 +113,10 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
     return mixture_of(sources);
   }
   /// @brief Whether forward() keeps the weights of its last call for kept_weights(); off by default.
-  void keep_weights(bool on = true) { keeps_weights_ = on; }
+  void keep_weights(bool on = true) {
+    keeps_weights_ = on;
+    kept_weights_ = at::Tensor();
+  }
   /// @brief [B, J] the weights of the last forward, detached; undefined where none were kept, for one source and for concat.
   const at::Tensor& kept_weights() const { return kept_weights_; }
 
@@ -138,16 +142,20 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
       check_shape("htl::InformationFusion", c10::str("source ", j), sources[j], {j == 0 ? -1 : sources[0].size(0), options.sources()[j]});
   }
 
+  // Writes nothing where nothing is kept, so that one model can serve several threads
+  void keep(const at::Tensor& weights) {
+    if (keeps_weights_) kept_weights_ = weights.defined() ? weights.detach() : weights;
+  }
   bool maps_once(const std::vector<at::Tensor>& sources) const { return sources.size() == 1 || !is_concatenated(); }
 
   // Σ_j w_j u_j [B, D]
   at::Tensor mix(const std::vector<at::Tensor>& sources) {
     check_sources(sources);
-    kept_weights_ = at::Tensor();
+    keep({});
     if (sources.size() == 1) return sources[0];
     if (uses_loops(sources)) {
       auto [mixed, attention] = detail::attention_mix(sources, query_->weight, query_->bias, key_->weight, key_->bias);
-      if (keeps_weights_) kept_weights_ = attention;
+      keep(attention);
       return mixed;
     }
     const std::vector<at::Tensor> scaled = scaled_by_weights(sources);
@@ -158,12 +166,12 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
   // What each source's own columns of h1 are applied to
   std::vector<at::Tensor> mapped_columns(const std::vector<at::Tensor>& sources) {
     check_sources(sources);
-    kept_weights_ = at::Tensor();
+    keep({});
     return options.kind() == FusionKind::concat ? sources : scaled_by_weights(sources);
   }
   std::vector<at::Tensor> scaled_by_weights(const std::vector<at::Tensor>& sources) {
     const at::Tensor mixture = mixture_of(sources);
-    if (keeps_weights_) kept_weights_ = mixture.detach();
+    keep(mixture);
     std::vector<at::Tensor> scaled;
     for (size_t j = 0; j < sources.size(); ++j) scaled.push_back(sources[j] * mixture.narrow(1, static_cast<int64_t>(j), 1).to(sources[j].scalar_type()));
     return scaled;

@@ -3,6 +3,7 @@
 /// @brief LabelEmbedding (LEU): a label drawn from the predicted distribution, as an embedding, differentiable; and the concept that replaces it.
 #pragma once
 
+#include <htl/nn/made_from.hpp>
 #include <htl/transfer/detail/choice.hpp>
 #include <htl/transfer/detail/label_kernels.hpp>
 #include <htl/transfer/temperature.hpp>
@@ -97,7 +98,7 @@ struct LabelEmbeddingOptions {
 ///
 /// - `unit->forward(logits)`: [B, 1] (binary) or [B, K] → [B, E], E = LabelEmbeddingOptions::dim().
 template <class U>
-concept TaskLabelEmbedding = std::constructible_from<U, const LabelEmbeddingOptions&> && requires(U& unit, const at::Tensor& logits) {
+concept TaskLabelEmbedding = MadeFrom<U, const LabelEmbeddingOptions&> && requires(U& unit, const at::Tensor& logits) {
   { unit->forward(logits) } -> std::same_as<at::Tensor>;
 };
 

@@ -176,6 +176,12 @@ FAULTS = [
     Fault("inverse_order", "the inverse of the z-score adds the mean before it multiplies by sd", "task/label_transform.hpp",
           "return values.mul(sd).add(mean);", "return values.add(mean).mul(sd);",
           "task/task", "LabelTransform.inverts_itself_over_hundreds_of_random_labels"),
+    Fault("zero_weight_fitted", "rows of weight 0 enter what is fitted to labels", "task/label.hpp",
+          "const at::Tensor counts = weight.defined() ? weight.ne(0) : mask;", "const at::Tensor counts = weight.defined() ? at::ones_like(weight, at::kBool) : mask;",
+          "task/task", "LabelTransform.carries_the_statistics_of_the_observed_labels"),
+    Fault("transform_type", "off the CPU labels are transformed in their own type", "loss/prepared_label.hpp",
+          "label.value.detach().to(at::kDouble), counts", "label.value.detach(), counts",
+          "loss/hybrid_loss", "HybridLoss.by_loops_equals_its_form_by_tensors_for_other_devices"),
 
     # ---- optimizers
     Fault("schedule_off_by_one", "the warm-up is one step late", "optim/schedule.hpp",

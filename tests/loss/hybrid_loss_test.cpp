@@ -178,7 +178,7 @@ TEST(HybridLoss, takes_a_loss_that_reads_a_context_column) {
 }
 
 TEST(HybridLoss, takes_a_loss_with_statistics_of_the_training_labels_by_context) {
-  const TaskSet unfitted{htl::binary("play"), htl::regression("watch").loss(QuantileByDuration{30}).context({"duration"}).observed_when("play")};
+  const TaskSet unfitted{htl::binary("play"), htl::regression("watch").loss(QuantileByDuration{30, {}}).context({"duration"}).observed_when("play")};
   Labels training = Labels()
                         .set("play", {doubles({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1})})
                         .set("watch", {doubles({9, 0, 60, 2, 5, 20, 10, 0, 10, 40, 999, kNaN, kNaN}), bools({1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1}),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times whole training steps of the reference model on rows of KuaiRand's shape, and prints one JSON line.
 //   step --rows 36000 --batch 1024 --steps 200 --warmup 20 --matrix auto|mkl|onednn --mode adjusted|plain|both [--threads 2] [--clip 1]
-//        [--precision fp32|bf16]
+//        [--precision fp32|tf32|bf16] [--device cpu|cuda]
 // `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians; `parts` prints where an adjusted step's time
 // goes.
 #include "htlnet/machine.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "evaluate.hpp"
 
+#include <htl/io/json.hpp>
 #include <htl/metrics/grouped_auc.hpp>
 
 #include <torch/types.h>
@@ -30,6 +31,12 @@ std::vector<std::string> metric_names(const htl::TaskSpec& task, const htl::Task
   if (task.kind() == htl::TaskKind::binary)
     for (const auto& [column, name] : gauc_names(groups)) names.push_back(name);
   return names;
+}
+
+/// A group's text as a key of JSON. Data files have any encoding: what is not UTF-8 is written as in features.json, {"bytes":"hexadecimal"}.
+std::string key_of(const std::string& text) {
+  const nlohmann::ordered_json json = htl::detail::bytes_to_json(text);
+  return json.is_string() ? text : json.dump();
 }
 
 struct Within {
@@ -93,7 +100,7 @@ Evaluation evaluate(HtlNet& net, const htl::TaskSet& tasks, const htl::TableData
   for (const Within& of : within) result.metrics[tasks[of.task].name()][of.name] = to_json(of.auc.value());
   for (const auto& [column, of] : by_value)
     for (size_t g = 0; g < of.metrics.size(); ++g)
-      if (of.rows[g] > 0) result.by_group[column][groups[column][g]] = to_json(of.metrics[g].values());
+      if (of.rows[g] > 0) result.by_group[column][key_of(groups[column][g])] = to_json(of.metrics[g].values());
   return result;
 }
 

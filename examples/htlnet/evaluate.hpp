@@ -27,7 +27,8 @@ nlohmann::json to_json(const htl::Named<htl::Named<double>>& values);
 
 struct Evaluation {
   nlohmann::json metrics;   // {"<task>": {"<metric>": …}} on all rows
-  nlohmann::json by_group;  // {"<column>": {"<value>": {"<task>": …}}} for group columns of at most 16 values; values without rows are left out
+  nlohmann::json by_group;  // {"<column>": {"<value>": {"<task>": …}}} for group columns of at most 16 values; values without rows are left out;
+                            // what is not UTF-8 has the key {"bytes":"hexadecimal"}, as in features.json
 };
 
 /// Metrics of all rows, and of each value of a small group column. For each group column of more values, a binary task also has the AUC within its groups

@@ -16,6 +16,7 @@
 #include <torch/utils.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -66,12 +67,32 @@ Dataset load(const Options& options, const htl::FeatureMap* features = nullptr) 
   if (data.dataset == "kuairand") {
     HTL_CHECK(features || (!data.train_dates.empty() && !data.valid_dates.empty()), "htlnet: --dataset kuairand expects --train-dates and --valid-dates");
     HTL_CHECK(!data.test_dates.empty(), "htlnet: --dataset kuairand expects --test-dates");
+    kuairand_days(data.train_dates, data.valid_dates, data.test_dates);  // a finished run is not tested on days that it has learned from
     return load_kuairand(data.directory, features ? "" : data.train_dates, features ? "" : data.valid_dates, data.test_dates,
                          {.min_count = data.min_count.value_or(default_min_count),
                           .core_transform = options.model.core_label.value_or(default_core_label),
                           .features = features});
   }
-  return load_csv(data.directory, schema_of(options), {.features = features});
+  const CsvSchema schema = schema_of(options);
+  HTL_CHECK(!features || schema.asks_for(2), "htlnet: expected test rows, and [split] of \"", schema.path, "\" has none; --all-rows tests every row of --data");
+  return load_csv(data.directory, schema, {.features = features});
+}
+
+/// What load() is about to do, for who waits.
+std::string loading(const DataOptions& data) {
+  return data.dataset == "synthetic" ? "simulating " + std::to_string(data.rows) + " rows …" : "reading \"" + data.directory + "\" …";
+}
+
+/// Says where days of an earlier part come after those of a later one.
+void warn_of_days(const DataOptions& data, Progress& progress) {
+  const std::array<std::string, 3> texts = {data.train_dates, data.valid_dates, data.test_dates};
+  const std::array<std::optional<DateRange>, 3> days = kuairand_days(texts[0], texts[1], texts[2]);
+  for (size_t late = 1; late < 3; ++late)
+    for (size_t early = 0; early < late; ++early)
+      if (days[early] && days[late] && days[early]->first > days[late]->last)
+        progress.warning("the " + std::string(kuairand::split_names[early]) + " days " + texts[early] + " come after the " +
+                         std::string(kuairand::split_names[late]) + " days " + texts[late] +
+                         ": the model knows what the future brings, and its metrics flatter it");
 }
 
 int64_t numeric_width(const htl::FeatureMap& features) { return static_cast<int64_t>(features.numeric().size()); }
@@ -148,6 +169,8 @@ int train(const Options& options) {
   const torch::Device device = device_of(options.train.device);
   const MatrixBackend backend = device.is_cpu() ? choose_matrix_backend(options.train.matrix_backend) : MatrixBackend{.name = "cublas"};
   Progress progress(options.train.quiet);
+  if (options.data.dataset == "kuairand") warn_of_days(options.data, progress);
+  progress.line(loading(options.data));
   const auto start = std::chrono::steady_clock::now();
   const Dataset data = load(options);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -247,9 +270,19 @@ int evaluate_run(const Options& given) {
   HtlNet net(features, numeric_width(features), tasks, options.model);
   htl::load_module(run / "model.safetensors", *net);
   net->to(device);
+  Progress progress(false);
+  progress.line(loading(options.data));
   const Dataset data = load(options, &features);
   std::cout << table_of(evaluate(net, tasks, data.test, data.groups, device).metrics, optimum(options, data, tasks, false)) << data.test.rows()
             << " test rows\n";
+  return 0;
+}
+
+int write_rows(const Options& options) {
+  Progress progress(false);
+  progress.line(loading(options.data));
+  write_synthetic(synthetic_of(options), options.output);
+  progress.line("rows.csv, schema.toml and truth.csv are in " + options.output);
   return 0;
 }
 
@@ -267,10 +300,7 @@ int main(int argc, char** argv) {
   try {
     if (options.command == "train") return htlnet::train(options);
     if (options.command == "evaluate") return htlnet::evaluate_run(options);
-    if (options.command == "synthesize") {
-      htlnet::write_synthetic(htlnet::synthetic_of(options), options.output);
-      return 0;
-    }
+    if (options.command == "synthesize") return htlnet::write_rows(options);
   } catch (const c10::Error& error) {
     return htlnet::complain(error.what_without_backtrace());
   } catch (const std::exception& error) {

@@ -9,11 +9,12 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
-#include <limits>
+#include <map>
 #include <sstream>
 #include <stdexcept>
 
@@ -30,22 +31,29 @@ CLI::Validator one_of(std::vector<std::string> values) {
           list};
 }
 
-CLI::Validator at_least(double least, const std::string& what) {
-  return {[least, what](const std::string& given) {
+/// A number in decimal notation, as every conversion after it reads it.
+CLI::Validator number(const std::string& what, bool (*fits)(double)) {
+  return {[what, fits](const std::string& given) {
             double value = 0.0;
-            if (CLI::detail::lexical_cast(given, value) && std::isfinite(value) && value >= least) return std::string();
+            if (htl::trimmed(given) == given && htl::parse_number(given, value) && fits(value)) return std::string();
             return "expected " + what + ", got \"" + given + "\"";
           },
           what};
 }
 
-CLI::Validator seed() {
-  return {[](const std::string& given) {
-            uint64_t value = 0;
-            if (CLI::detail::lexical_cast(given, value) && value <= uint64_t{std::numeric_limits<int64_t>::max()}) return std::string();
-            return "expected a whole number from 0 to 2^63 - 1, which TOML can hold, got \"" + given + "\"";
+/// A whole number in plain digits. What else a conversion would take is refused: 010 (eight), 0x10, 1e6 (a number, but not to all).
+CLI::Validator whole_number(int64_t least) {
+  const std::string what = "a whole number ≥ " + std::to_string(least);
+  return {[least, what](const std::string& given) {
+            const bool plain = !given.empty() && given.find_first_not_of("0123456789") == std::string::npos && (given[0] != '0' || given.size() == 1);
+            int64_t value = 0;
+            if (plain && htl::parse_integer(given, value) && value >= least) return std::string();
+            double meant = 0.0;
+            const bool near = htl::parse_number(given, meant) && meant >= static_cast<double>(least) && meant < 1e15;
+            return "expected " + what + " in plain digits, up to 2^63 - 1, got \"" + given + "\"" +
+                   (near ? "; did you mean \"" + std::to_string(std::llround(meant)) + "\"?" : "");
           },
-          "0 ... 2^63 - 1"};
+          what};
 }
 
 /// Whatever a parser takes; what it throws is the complaint.
@@ -67,8 +75,30 @@ CLI::Validator date_range() {
   return read_by([](const std::string& text) { DateRange::parse(text); }, "DATE[:DATE]");
 }
 
-const auto positive = [] { return at_least(1, "a whole number ≥ 1"); };
-const auto not_negative = [] { return at_least(0, "a number ≥ 0"); };
+const auto yes_or_no = [] { return one_of({"true", "false"}).description(""); };  // of flags
+const auto positive = [] { return whole_number(1); };
+const auto count = [] { return whole_number(0); };
+const auto not_negative = [] { return number("a number ≥ 0", [](double x) { return x >= 0.0; }); };
+
+/// Options that do something only beside some values of another one.
+struct Use {
+  std::vector<std::string> options;
+  std::string beside;
+  std::vector<std::string> values;
+};
+const std::vector<Use> uses = {
+    {{"data"}, "dataset", {"kuairand", "csv"}},
+    {{"schema"}, "dataset", {"csv"}},
+    {{"train-dates", "valid-dates", "test-dates"}, "dataset", {"kuairand"}},
+    {{"scenario", "rows"}, "dataset", {"synthetic"}},
+    {{"transfer", "fusion", "stop-gradient", "representation", "label-dim", "label-noise", "label-hardness", "label-evaluation", "temperature"},
+     "model",
+     {"htlnet"}},
+    {{"representation"}, "transfer", {"both", "representation"}},
+    {{"label-dim", "label-noise", "label-hardness", "label-evaluation", "temperature"}, "transfer", {"both", "label"}},
+    {{"alpha", "gamma", "clip-ratio", "norm", "several-cores"}, "adjuster", {"core_task"}},
+    {{"matrix-backend"}, "device", {"cpu"}},
+};
 
 void add_data_options(CLI::App& app, Options& options) {
   DataOptions& data = options.data;
@@ -80,7 +110,7 @@ void add_train_options(CLI::App& app, Options& options) {
   DataOptions& data = options.data;
   app.add_option("--dataset", data.dataset, "What the rows are")->check(one_of({"kuairand", "csv", "synthetic"}))->capture_default_str()->group("Data");
   add_data_options(app, options);
-  app.add_option("--schema", data.schema, "Schema of the CSV files (csv): columns, tasks, split")->group("Data");
+  app.add_option("--schema", data.schema, "Schema of the CSV files (csv): columns, tasks, split; explained in docs/csv_schema.md")->group("Data");
   app.add_option("--scenario", data.scenario, "What is simulated (synthetic)")->check(one_of({"video", "commerce"}))->capture_default_str()->group("Data");
   app.add_option("--rows", data.rows, "How many rows are simulated (synthetic)")->check(positive())->capture_default_str()->group("Data");
   app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand)")->check(date_range())->group("Data");
@@ -106,7 +136,7 @@ void add_train_options(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->group("Model");
   app.add_option("--dropout", model.dropout, "Part of a tower's hidden units dropped in training, in [0, 1)")
-      ->check(CLI::Range(0.0, 0.999))
+      ->check(number("a number in [0, 1)", [](double x) { return x >= 0.0 && x < 1.0; }))
       ->capture_default_str()
       ->group("Model");
   app.add_option("--core-label", model.core_label,
@@ -155,11 +185,11 @@ void add_train_options(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->group("Gradient");
   app.add_option("--gamma", model.gamma, "How far gradient sizes follow the core task's, in [0, 1]")
-      ->check(CLI::Range(0.0, 1.0))
+      ->check(number("a number in [0, 1]", [](double x) { return x >= 0.0 && x <= 1.0; }))
       ->capture_default_str()
       ->group("Gradient");
   app.add_option("--clip-ratio", model.clip_ratio, "Bound C of the ratio of sizes, ≥ 1")
-      ->check(at_least(1, "a number ≥ 1"))
+      ->check(number("a number ≥ 1", [](double x) { return x >= 1.0; }))
       ->capture_default_str()
       ->group("Gradient");
   app.add_option("--norm", model.norm, "The norm in that ratio: before or after the projection, or a moving average")
@@ -182,7 +212,7 @@ void add_train_options(CLI::App& app, Options& options) {
       ->group("Training");
   app.add_option("--row-lr", train.row_lr, "Learning rate of the embedding rows")->check(not_negative())->capture_default_str()->group("Training");
   app.add_option("--dense-lr", train.dense_lr, "Learning rate of everything else")->check(not_negative())->capture_default_str()->group("Training");
-  app.add_option("--warmup", train.warmup, "Steps over which both rates rise")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--warmup", train.warmup, "Steps over which both rates rise")->check(count())->capture_default_str()->group("Training");
   app.add_option("--decay", train.decay, "What the rates do after that, until the last step")
       ->check(one_of({"constant", "linear", "cosine"}))
       ->capture_default_str()
@@ -200,15 +230,20 @@ void add_train_options(CLI::App& app, Options& options) {
   app.add_option("--epochs", train.epochs, "Most passes over the training rows")->check(positive())->capture_default_str()->group("Training");
   app.add_option("--batch-size", train.batch_size, "Rows of a step")->check(positive())->capture_default_str()->group("Training");
   app.add_option("--patience", train.patience, "Epochs without a better one before training stops; 0 = never")
-      ->check(not_negative())
+      ->check(count())
       ->capture_default_str()
       ->group("Training");
   app.add_option("--select-by", train.select_by,
                  "TASK.METRIC on the validation rows that chooses the best epoch (calibration_ratio: the nearest to 1); default: the first core task's")
       ->group("Training");
-  app.add_option("--seed", train.seed, "Seed of everything that is drawn")->check(seed())->capture_default_str()->group("Training");
-  app.add_option("--threads", train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str()->group("Machine");
-  app.add_option("--device", train.device, "Where it runs")->check(one_of({"cpu", "cuda"}))->capture_default_str()->group("Machine");
+  app.add_option("--seed", train.seed, "Seed of everything that is drawn")->check(count())->capture_default_str()->group("Training");
+  app.add_option("--threads", train.threads, "Threads; 0 = one a core")->check(count())->capture_default_str()->group("Machine");
+  app.add_option("--device", train.device,
+                 "Where it runs. On cuda the rows live on the device (those with multi-valued fields are copied batch by batch, between the steps), and an "
+                 "incomplete batch is filled up with rows of weight 0, which changes no loss and no gradient")
+      ->check(one_of({"cpu", "cuda"}))
+      ->capture_default_str()
+      ->group("Machine");
   app.add_option("--precision", train.precision, "Arithmetic of the towers: tf32 is for cuda, bf16 is autocast")
       ->check(one_of({"fp32", "tf32", "bf16"}))
       ->capture_default_str()
@@ -219,13 +254,15 @@ void add_train_options(CLI::App& app, Options& options) {
       ->group("Machine");
   app.add_option(
          "--log-every", train.log_every,
-         "Steps between lines of metrics.jsonl and of the log; with --adjuster sum a logged step adds the tasks' gradients row by row to report them, and "
-         "rounds differently from the others")
+         "Steps between the lines of metrics.jsonl; the first step and the last one of each epoch have theirs too. With --adjuster sum a logged step adds the "
+         "tasks' gradients row by row to report them, and rounds differently from the others")
       ->check(positive())
       ->capture_default_str()
       ->group("Machine");
-  app.add_flag("--quiet", train.quiet, "Print only the final table")->group("Machine");
+  app.add_flag("--quiet", train.quiet, "Print only the final table, and warnings")->check(yes_or_no())->group("Machine");
 }
+
+bool has_option(const CLI::App& app, const std::string& name) { return name.starts_with("--") && app.get_option_no_throw(name) != nullptr; }
 
 std::vector<std::string> option_names(const CLI::App& app) {
   std::vector<std::string> names;
@@ -249,45 +286,76 @@ struct Parser {
     train->add_option("--config", config, "Options from a TOML file, key = value; the command line comes over it")->group("Data");
     add_train_options(*train, options);
     train->add_option("--output", options.output, "Folder of the run: configuration, feature map, weights, metrics.jsonl, summary.json")->group("Data");
-    train->add_flag("--overwrite", options.overwrite, "Replace the run that the folder of --output holds; without it such a folder is refused")->group("Data");
+    train->add_flag("--overwrite", options.overwrite, "Replace the run that the folder of --output holds; without it such a folder is refused")
+        ->check(yes_or_no())
+        ->group("Data");
     evaluate = app.add_subcommand("evaluate", "Test a finished run on rows of other days");
     evaluate->add_option("--run", options.run, "Folder of a finished run");
     add_data_options(*evaluate, options);
-    evaluate->add_flag("--all-rows", options.all_rows, "Test every row of --data, whatever [split] of the schema says (csv)")->group("Data");
+    evaluate->add_flag("--all-rows", options.all_rows, "Test every row of --data, whatever [split] of the schema says (csv)")
+        ->check(yes_or_no())
+        ->group("Data");
     evaluate->add_option("--device", options.device, "Where it runs; default: where the run was trained")->check(one_of({"cpu", "cuda"}));
-    evaluate->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(not_negative())->capture_default_str();
+    evaluate->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(count())->capture_default_str();
     synthesize = app.add_subcommand("synthesize", "Write simulated rows as CSV with a schema");
     synthesize->add_option("--scenario", options.data.scenario, "What is simulated")->check(one_of({"video", "commerce"}))->capture_default_str();
     synthesize->add_option("--rows", options.data.rows, "How many rows")->check(positive())->capture_default_str();
-    synthesize->add_option("--seed", options.train.seed, "Seed")->check(seed())->capture_default_str();
+    synthesize->add_option("--seed", options.train.seed, "Seed")->check(count())->capture_default_str();
     synthesize->add_option("--output", options.output, "Folder to write to");
   }
 
-  CLI::App* chosen() {
-    for (CLI::App* command : {train, evaluate, synthesize})
+  std::array<const CLI::App*, 3> commands() const { return {train, evaluate, synthesize}; }
+  const CLI::App* chosen() const {
+    for (const CLI::App* command : commands())
       if (command->parsed()) return command;
     return nullptr;
   }
 
-  std::string explain(const CLI::Error& error) {
-    if (!dynamic_cast<const CLI::ExtrasError*>(&error)) return error.what();
-    CLI::App* command = chosen() ? chosen() : train;
-    std::vector<std::string> rest = command->remaining();
-    if (rest.empty()) rest = app.remaining();
-    if (rest.empty()) return error.what();
-    return no_such_option(rest.front().substr(0, rest.front().find('=')), *command);
+  std::string explain(const CLI::Error& error) const {
+    const CLI::App* command = chosen();
+    const std::vector<std::string> before = app.remaining(), behind = command ? command->remaining() : std::vector<std::string>();
+    const auto name_of = [](const std::string& word) { return word.substr(0, word.find('=')); };
+    if (!command && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr)
+      return before.empty() ? "expected a command: train, evaluate or synthesize" : before_command(name_of(before.front()));
+    if (command && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr)
+      return behind.empty() ? before_command(name_of(before.front())) : no_such_option(name_of(behind.front()), *command);
+    const std::string sentence = error.what();  // "--name: …"
+    const auto file = sentence.starts_with("--") ? from_file_.find(sentence.substr(2, sentence.find_first_of(": =") - 2)) : from_file_.end();
+    return file == from_file_.end() ? sentence : "in \"" + file->second + "\" " + sentence;
   }
 
   static std::string no_such_option(const std::string& word, const CLI::App& command) {
     return "there is no option \"" + word + "\" of " + command.get_name() + "; did you mean \"" + htl::nearest(word, option_names(command)) + "\"?";
   }
+  std::string before_command(const std::string& word) const {
+    for (const CLI::App* command : commands())
+      if (has_option(*command, word)) return "the option \"" + word + "\" comes behind its command, as in htlnet " + command->get_name() + " " + word;
+    return "there is no option \"" + word + "\" before a command; did you mean \"" + htl::nearest(word, option_names(app)) + "\"?";
+  }
 
-  /// All options of train by name, without what belongs to one run and what was not given and has no default.
+  /// Refuses options that were given and do nothing. What a file says and the command line has put out of use is no mistake.
+  void refuse_unused() const {
+    for (const CLI::Option* option : train->get_options()) {
+      const std::string name = option->get_single_name();
+      const Use* const use = option->count() > 0 ? out_of_use(name) : nullptr;
+      if (use == nullptr) continue;
+      const CLI::Option& other = *train->get_option("--" + use->beside);
+      const auto file = from_file_.find(name);
+      if (file != from_file_.end() && other.count() > 0 && !from_file_.contains(use->beside)) continue;
+      std::string wanted;
+      for (const std::string& value : use->values) wanted += (wanted.empty() ? "--" : " or --") + use->beside + " " + value;
+      throw CLI::ValidationError((file != from_file_.end() ? "in \"" + file->second + "\" --" : "--") + name + " is for " + wanted + ", got --" + use->beside +
+                                 " " + value_of(other).get<std::string>() + (other.count() > 0 ? "" : " (the default)") + "; give " + wanted +
+                                 ", or leave out --" + name);
+    }
+  }
+
+  /// All options of train by name, without what belongs to one run, what does nothing in it, and what was not given and has no default.
   nlohmann::ordered_json values() const {
     nlohmann::ordered_json result = nlohmann::ordered_json::object();
     for (const CLI::Option* option : train->get_options()) {
       const std::string name = option->get_single_name();
-      if (name == "help" || name == "config" || name == "output" || name == "overwrite") continue;
+      if (name == "help" || name == "config" || name == "output" || name == "overwrite" || out_of_use(name)) continue;
       nlohmann::ordered_json value = value_of(*option);
       if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
         if (name == "min-count") value = default_min_count;
@@ -315,13 +383,25 @@ struct Parser {
     }
     std::reverse(all.begin(), all.end());
     app.parse(all);
-    CLI::App* command = chosen();
+    const CLI::App* command = chosen();
     if (command == train) options.values = values();
     if (command != evaluate && options.output.empty()) throw CLI::RequiredError("--output FOLDER");
     if (command == evaluate && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
   }
 
  private:
+  std::map<std::string, std::string> from_file_;  // option → the file that gave it
+
+  /// Why an option does nothing; null if it has its use.
+  const Use* out_of_use(const std::string& name) const {
+    for (const Use& use : uses) {
+      if (std::find(use.options.begin(), use.options.end(), name) == use.options.end()) continue;
+      const std::string value = value_of(*train->get_option("--" + use.beside)).get<std::string>();
+      if (std::find(use.values.begin(), use.values.end(), value) == use.values.end()) return &use;
+    }
+    return nullptr;
+  }
+
   /// What was given, else the default, in the type that CLI11 names for the variable.
   static nlohmann::ordered_json value_of(const CLI::Option& option) {
     const std::string type = option.get_type_name();
@@ -350,7 +430,7 @@ struct Parser {
     return texts.empty() ? nlohmann::ordered_json() : typed(texts.front());
   }
 
-  std::vector<std::string> read_config(const std::string& path, const std::vector<std::string>& arguments) const {
+  std::vector<std::string> read_config(const std::string& path, const std::vector<std::string>& arguments) {
     toml::table table;
     try {
       table = toml::parse_file(path);
@@ -362,19 +442,20 @@ struct Parser {
     std::vector<std::string> result;
     for (const auto& [key, value] : table) {
       const std::string name = "--" + std::string(key.str());
-      const std::vector<std::string> known = option_names(*train);
-      if (name == "--config" || std::find(known.begin(), known.end(), name) == known.end())
-        throw CLI::ValidationError("in \"" + path + "\" " + no_such_option(name, *train));
+      if (name == "--config" || !has_option(*train, name)) throw CLI::ValidationError("in \"" + path + "\" " + no_such_option(name, *train));
       const bool given =
           std::any_of(arguments.begin(), arguments.end(), [&](const std::string& word) { return word == name || word.rfind(name + "=", 0) == 0; });
       const std::string text = as_text(value, path, name);
-      if (!given && !text.empty()) result.push_back(name + "=" + text);
+      if (given || text.empty()) continue;
+      result.push_back(name + "=" + text);
+      from_file_[name.substr(2)] = path;
     }
     return result;
   }
 
   static std::string as_text(const toml::node& node, const std::string& path, const std::string& name) {
     if (const auto* list = node.as_array()) {
+      if (list->empty()) throw CLI::ValidationError("in \"" + path + "\" the list of \"" + name.substr(2) + "\" is empty; give values, or leave the line out");
       std::string text;
       for (const toml::node& item : *list) text += (text.empty() ? "" : ",") + as_text(item, path, name);
       return text;
@@ -412,6 +493,7 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
       }
     }
     parser.parse({argv + 1, argv + argc});
+    if (parser.train->parsed()) parser.refuse_unused();
   } catch (const CLI::Success& help) {
     parser.app.exit(help);
     return {};
@@ -433,7 +515,7 @@ Options read_run_options(const std::string& path) {
   try {
     parser.parse({"train", "--config", path, "--output", "."});
   } catch (const CLI::Error& error) {
-    throw std::runtime_error("can't read \"" + path + "\": " + parser.explain(error));
+    throw std::runtime_error(parser.explain(error));
   }
   parser.options.command = "train";
   return parser.options;

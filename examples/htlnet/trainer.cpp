@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer.hpp"
 
+#include "data/padding.hpp"
+
 #include <htl/optim/clip.hpp>
 
 #include <torch/types.h>
@@ -162,39 +164,46 @@ void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
 
 htl::BatchLoader training_loader(const htl::TableData& train, const TrainOptions& options, const torch::Device& device) {
   const bool on_cpu = device.is_cpu(), resident = !on_cpu && train.all().fields.is_short();
-  return htl::BatchLoader(resident ? train.to(device) : train, {.batch_size = options.batch_size,
-                                                                .shuffle = true,
-                                                                .seed = options.seed,
-                                                                .drop_last = !on_cpu && train.rows() >= options.batch_size,
-                                                                .prefetch = !on_cpu && !resident,
-                                                                .pin_memory = !on_cpu && !resident});
+  return htl::BatchLoader(resident ? with_weights(train.to(device)) : train, {.batch_size = options.batch_size,
+                                                                              .shuffle = true,
+                                                                              .seed = options.seed,
+                                                                              .pad_last = !on_cpu && !resident,
+                                                                              .prefetch = !on_cpu && !resident,
+                                                                              .pin_memory = !on_cpu && !resident});
+}
+
+// From pinned memory the host does not wait for the copy: it launches the step while a thread makes the next batch. On the device the copy comes, in the
+// stream of the steps, after the step before: the two do not overlap.
+htl::Batch Trainer::on_device(const htl::Batch& batch) const {
+  if (device_.is_cpu()) return batch;
+  if (batch.fields.ids.is_cpu()) return batch.to(device_, /*non_blocking=*/true);
+  return padded(batch, options_.train.batch_size);
 }
 
 TrainingResult Trainer::run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection,
                             const std::function<void(const nlohmann::json&)>& log, const std::function<void()>& keep) {
   const TrainOptions& options = options_.train;
   Progress progress(options.quiet);
-  const bool resident = train.data().all().fields.ids.device().type() == device_.type();
   TrainingResult result;
   net_->train();
   for (int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
     auto start = std::chrono::steady_clock::now();
     int64_t rows = 0, in_epoch = 0;
     for (const htl::Batch& batch : train) {
-      const bool logged = (step_ + 1) % options.log_every == 0;
-      set_rates();
-      // From pinned memory the host does not wait for the copy: it launches the step while a thread makes the next batch. On the device the copy comes, in its
-      // stream, after the step before.
-      const StepResult done = step(resident ? batch : batch.to(device_, /*non_blocking=*/true), logged);
-      rows += batch.rows();
       ++in_epoch;
-      if (!logged) continue;
-      nlohmann::json line = {{"kind", "step"}, {"epoch", epoch}, {"step", step_}};
-      read_losses(done, line);
-      const double rate = static_cast<double>(rows) / seconds_since(start);
-      line["samples_per_second"] = rate;
-      log(line);
-      progress.bar(epoch, options.epochs, in_epoch, train.batches(), rate);
+      const bool logged = step_ == 0 || in_epoch == train.batches() || (step_ + 1) % options.log_every == 0;
+      set_rates();
+      const StepResult done = step(on_device(batch), logged);
+      rows = std::min(rows + batch.rows(), train.usable_rows());  // padding is no row
+      const auto rate = [&] { return static_cast<double>(rows) / seconds_since(start); };
+      if (logged) {
+        nlohmann::json line = {{"kind", "step"}, {"epoch", epoch}, {"step", step_}};
+        read_losses(done, line);
+        line["samples_per_second"] = rate();
+        log(line);
+      }
+      // Between logged steps nothing is read back: on CUDA that is then the rate of the launches, a few steps ahead
+      progress.bar(epoch, options.epochs, in_epoch, train.batches(), rate());
     }
     nlohmann::json last = {{"kind", "epoch"}, {"epoch", epoch}, {"step", step_}};
     check_finite(bad_step_.eq(0).all());

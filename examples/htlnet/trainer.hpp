@@ -30,7 +30,8 @@ struct TrainingResult {
   double train_seconds = 0.0, samples_per_second = 0.0;
 };
 
-/// Batches of the training rows as a device takes them: on CUDA the rows of short form live there, and batches have one shape wherever one is full.
+/// Batches of the training rows, all of them in every epoch. On CUDA the rows of short form live there; Trainer::run pads their last batch, and the loader that
+/// of rows with bags, so that all batches have one shape.
 htl::BatchLoader training_loader(const htl::TableData& train, const TrainOptions& options, const torch::Device& device);
 
 /// One model, its optimizers and its loop. `Trainer::step` is one training step without a host synchronisation.
@@ -66,6 +67,8 @@ class Trainer {
   int64_t steps() const { return step_; }
 
  private:
+  /// A batch of training_loader() as step() takes it: on the device, and there of the same shape as every other.
+  htl::Batch on_device(const htl::Batch& batch) const;
   /// Notes in device memory which tasks' losses are finite, [T]. Returns a bool scalar there: false from the first other one on, which freezes every update.
   torch::Tensor watch_losses(const torch::Tensor& finite);
   /// Refuses with task and step if that scalar is false.

@@ -5,6 +5,8 @@
 #include <examples/htlnet/data/csv_dataset.hpp>
 #include <examples/htlnet/data/kuairand.hpp>
 
+#include <htl/io/atomic_file.hpp>
+
 #include <support/seeded.hpp>
 
 #include <gtest/gtest.h>
@@ -149,6 +151,11 @@ TEST_F(KuaiRand, BadInputGetsASentence) {
   write("video_features_basic_pure.csv", video_header + "v1,a1,NORMAL,2022-04-10,Web,0.0,long,720.0,1280.0,m1,9.0,39\n");
   EXPECT_EQ(load("2022-04-25", "", ""),
             "htl::CsvReader: \"DIR/video_features_basic_pure.csv\", line 2, column \"video_duration\": expected a number or nothing, got \"long\"");
+  write("video_features_basic_pure.csv", video_header + "v1,a1,NORMAL,2022-04-10,Web,0.0,1e39,720.0,1280.0,m1,9.0,39\n");
+  EXPECT_EQ(
+      load("2022-04-25", "", ""),
+      "htl::CsvReader: \"DIR/video_features_basic_pure.csv\", line 2, column \"video_duration\": expected a number within single precision (up to 3.4e38), "
+      "got \"1e39\"");
   write("video_features_basic_pure.csv", "video_id,author_id,video_type\n");
   EXPECT_EQ(load("2022-04-25", "", ""),
             "htl::CsvReader: \"DIR/video_features_basic_pure.csv\" has no column \"upload_type\"; did you mean \"video_type\"? Columns: "
@@ -168,6 +175,9 @@ TEST_F(KuaiRand, BadInputGetsASentence) {
             "htl::CsvReader: \"DIR/log_standard_a.csv\", line 3, column \"date\": expected a day YYYYMMDD, got \"20220432\"");
   EXPECT_EQ(with_row(log_row("u1", "v1", "20220425", "-1")),
             "htl::CsvReader: \"DIR/log_standard_a.csv\", line 3, column \"play_time_ms\": expected milliseconds ≥ 0, got \"-1\"");
+  EXPECT_EQ(with_row(log_row("u1", "v1", "20220425", "1e300")),
+            "htl::CsvReader: \"DIR/log_standard_a.csv\", line 3, column \"play_time_ms\": expected a number within single precision (up to 3.4e38), got "
+            "\"1e300\"");
   EXPECT_EQ(with_row("u1,v1,20220425,2400,1,1,0,0,0,0,0,0,1,1,0,0,0,0,1\n"),
             "htl::CsvReader: \"DIR/log_standard_a.csv\", line 3, column \"hourmin\": expected a time HHMM, got \"2400\"");
   EXPECT_EQ(with_row("u1,v1,20220425,0,1,2,0,0,0,0,0,0,1,1,0,0,0,0,1\n"),
@@ -175,7 +185,11 @@ TEST_F(KuaiRand, BadInputGetsASentence) {
   EXPECT_EQ(load("2022-4-25", "", ""), "htlnet: expected dates YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD, got \"2022-4-25\"");
   EXPECT_EQ(load("2022-02-30", "", ""), "htlnet: the day 2022-02-30 in \"2022-02-30\" isn't in the calendar");
   EXPECT_EQ(load("2022-04-25:2022-04-24", "", ""), "htlnet: the dates \"2022-04-25:2022-04-24\" end before they begin");
-  EXPECT_EQ(load("2022-04-25:2022-04-27", "2022-04-27", ""), "htlnet: the training days 2022-04-25:2022-04-27 and the validation days 2022-04-27 overlap");
+  EXPECT_EQ(load("2022-04-25:2022-04-27", "2022-04-27", ""),
+            "htlnet: the training days 2022-04-25:2022-04-27 and the validation days 2022-04-27 overlap; "
+            "each part needs days of its own");
+  EXPECT_EQ(load("2022-04-25", "", "2022-04-24:2022-04-26"),
+            "htlnet: the training days 2022-04-25 and the test days 2022-04-24:2022-04-26 overlap; each part needs days of its own");
   EXPECT_EQ(load("", "2022-04-25", ""), "htlnet: expected training days, got none; only with a fitted feature map can there be none");
   write("user_features_pure.csv", user_table() + "u1" + std::string(30, ',') + "\n");
   EXPECT_EQ(load("2022-04-25", "", ""),
@@ -367,6 +381,50 @@ task = [ { name = "y", kind = "binary" } ]
   for (int64_t i = 0; i < 350; ++i) ASSERT_EQ(data.train.all().numeric[i][0].item<float>(), data.features.number(0, rows[static_cast<size_t>(i)][3]));
 }
 
+TEST_F(CsvDataset, NumbersBeyondSinglePrecisionAreRefusedWhereTheyAreRead) {
+  const CsvSchema schema = CsvSchema::read(write("schema.toml", good_schema));
+  const std::string header = "user,item,tags,price,age,click,amount,paid,row_weight,duration,stars,day\n", good = "ann,1,red,10,20,1,3.5,1,1,30,2,";
+  const auto with = [&](const std::string& test_row) {
+    write("rows.csv", header + good + "1\n" + good + "10\n" + test_row + "11\n");
+    return said([&] { htlnet::load_csv((folder_ / "rows.csv").string(), schema); });
+  };
+  EXPECT_EQ(with(good), "no error");
+  EXPECT_EQ(with("ann,1,red,-3.4e38,3.4e38,1,3.4028234e38,1,1e38,-3e38,2,"), "no error");
+  for (const auto& [column, row] : std::map<std::string, std::string>{{"price", "ann,1,red,1e300,20,1,3.5,1,1,30,2,"},
+                                                                      {"age", "ann,1,red,10,1e300,1,3.5,1,1,30,2,"},
+                                                                      {"amount", "ann,1,red,10,20,1,1e300,1,1,30,2,"},
+                                                                      {"row_weight", "ann,1,red,10,20,1,3.5,1,1e300,30,2,"},
+                                                                      {"duration", "ann,1,red,10,20,1,3.5,1,1,1e300,2,"}})
+    EXPECT_EQ(with(row),
+              "htl::CsvReader: \"DIR/rows.csv\", line 4, column \"" + column + "\": expected a number within single precision (up to 3.4e38), got \"1e300\"");
+}
+
+TEST_F(CsvDataset, AFileThatOnlyLiesInTheFolderIsExplained) {
+  write("rows.csv", good_rows);
+  write("truth.csv", "click,amount\n1,2\n");
+  EXPECT_EQ(said([&] { htlnet::load_csv(folder_.string(), CsvSchema::read(write("schema.toml", good_schema))); }),
+            "htl::CsvReader: \"DIR/truth.csv\" has no column \"user\"; did you mean \"click\"? Columns: \"click\", \"amount\"; if it holds no rows, name the "
+            "files that do in the schema, as in files = [\"rows.csv\"]: without files every *.csv counts");
+  EXPECT_EQ(htlnet::load_csv(folder_.string(), CsvSchema::read(write("schema.toml", "files = [\"rows.csv\"]\n" + good_schema))).train.rows(), 2);
+}
+
+TEST_F(CsvDataset, TheDocumentedSchemaIsRead) {
+  const std::filesystem::path page = std::filesystem::path(__FILE__).parent_path() / "../../docs/csv_schema.md";
+  const std::string text = htl::read_file(page);
+  const std::string open = "```toml\n";
+  const size_t begin = text.find(open), end = text.find("```", begin + open.size());
+  ASSERT_NE(end, std::string::npos);
+  const CsvSchema schema = CsvSchema::read(write("documented.toml", text.substr(begin + open.size(), end - begin - open.size())));
+  EXPECT_EQ(schema.tasks.size(), 3);
+  EXPECT_EQ(schema.fields.size(), 5);
+  EXPECT_TRUE(schema.asks_for(2));
+  // every key that the program knows is explained
+  for (const std::string key : {"separator",     "files",  "groups",  "categorical", "multi_valued", "bucketised", "numeric",   "min_count",     "buckets",
+                                "name",          "kind",   "column",  "classes",     "after",        "core",       "transform", "observed_when", "mask_column",
+                                "weight_column", "weight", "context", "train",       "valid",        "test",       "fractions"})
+    EXPECT_NE(text.find("| `" + key + "` |"), std::string::npos) << key;
+}
+
 TEST_F(CsvDataset, EverySchemaMistakeGetsItsSentence) {
   write("rows.csv", good_rows);
   // replaces a piece of the good schema, reads it and the rows
@@ -414,6 +472,14 @@ TEST_F(CsvDataset, EverySchemaMistakeGetsItsSentence) {
   EXPECT_EQ(with("weight = 0.5", "weight = -1"), "htlnet: \"DIR/s.toml\", line 13: htl::TaskSpec: task \"amount\" expects a finite weight ≥ 0, got -1");
   EXPECT_EQ(with("column = \"day\"", "column = \"day\"\nfractions = [1, 0, 0]"),
             "htlnet: \"DIR/s.toml\", line 29: expected in [split] either fractions or a column, got both");
+  EXPECT_EQ(with("column = \"day\"", "column = \"\""),
+            "htlnet: \"DIR/s.toml\", line 30: expected a name for column in [split], got an empty text; leave it out where there is none");
+  EXPECT_EQ(with("[\"user\", \"item\"]", "[\"user\", \"\"]"),
+            "htlnet: \"DIR/s.toml\", line 4: expected a name for categorical in [features], got an empty text; leave it out where there is none");
+  EXPECT_EQ(
+      with("\ngroups", "\nfiles = []\ngroups"),
+      "htlnet: \"DIR/s.toml\", line 2: expected the names of files in files of the schema, got none; leave it out to read every *.csv and *.csv.gz of the "
+      "folder");
   EXPECT_EQ(with("{ from = 1, to = 9 }", "{ from = 1 }"), "htlnet: \"DIR/s.toml\", line 31: expected from and to in train of [split]");
   EXPECT_EQ(with("{ from = 1, to = 9 }", "{ from = 10, to = 9 }"), "htlnet: \"DIR/s.toml\", line 31: train of [split] ends before it begins");
   EXPECT_EQ(with("valid = 10", "valid = 9"),

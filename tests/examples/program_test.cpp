@@ -2,8 +2,11 @@
 /// @file program_test.cpp
 /// @brief Rules of the program htlnet that need no training: which epoch is better, what an average is, how options are written.
 
+#include <examples/htlnet/data/padding.hpp>
 #include <examples/htlnet/data/seen_rows.hpp>
 #include <examples/htlnet/evaluate.hpp>
+
+#include <htl/data/batch_loader.hpp>
 
 #include <support/seeded.hpp>
 
@@ -49,6 +52,33 @@ TEST(Options, AnAverageIsNoneMeanOrADecayInsideZeroAndOne) {
   for (const std::string wrong : {"", "ema", "ema:", "ema:0", "ema:1", "ema:0.9x", "ema:-0.5", "men"})
     EXPECT_EQ(htl::test::sentence_of([&] { htlnet::average_decay(wrong); }),
               "htlnet: expected none, mean or ema:DECAY with a decay in (0, 1), got \"" + wrong + "\"");
+}
+
+TEST(Padding, OfRowsOnADeviceIsThatOfTheLoaderForRowsOnTheCpu) {
+  htl::Batch all;
+  all.fields = htl::FieldBatch::of(torch::arange(26, torch::kInt).view({13, 2}));
+  all.numeric = torch::rand({13, 1});
+  all.labels.set("click", {torch::rand({13})}).set("amount", {torch::rand({13}), torch::rand({13}) > 0.5, torch::rand({13})});
+  all.labels.context.set("user", torch::arange(13, torch::kInt));
+  const htl::TableData rows(all), weighted = htlnet::with_weights(rows);
+  EXPECT_FALSE(rows.labels()["click"].weight.defined()) << "the rows themselves stay as they are";
+  htl::BatchLoader expected(rows, {.batch_size = 5, .pad_last = true}), plain(weighted, {.batch_size = 5});
+  ASSERT_EQ(plain.batches(), 3);
+  auto other = expected.begin();
+  for (const htl::Batch& batch : plain) {
+    const htl::Batch full = htlnet::padded(batch, 5);
+    ASSERT_EQ(full.rows(), 5);
+    EXPECT_TRUE(full.fields.ids.equal(other->fields.ids));
+    EXPECT_TRUE(full.numeric.equal(other->numeric));
+    EXPECT_TRUE(full.labels.context["user"].equal(other->labels.context["user"]));
+    for (const std::string task : {"click", "amount"}) {
+      EXPECT_TRUE(full.labels[task].value.equal(other->labels[task].value));
+      EXPECT_TRUE(full.labels[task].weight.equal(other->labels[task].weight));
+      EXPECT_EQ(full.labels[task].weight.scalar_type(), torch::kFloat);
+    }
+    EXPECT_TRUE(full.labels["amount"].mask.equal(other->labels["amount"].mask));
+    ++other;
+  }
 }
 
 TEST(SeenRows, TellsEveryTextThatWasThere) {

@@ -304,6 +304,8 @@ TEST(SyntheticDataset, EqualsWhatTheReaderMakesOfItsFiles) {
   }
   std::filesystem::remove_all(directory);
   EXPECT_THROW(htlnet::synthetic_dataset({Scenario::video, 9, 1}), c10::ValueError);
+  EXPECT_THROW(htlnet::write_synthetic({Scenario::video, 9, 1}, directory), c10::ValueError);
+  EXPECT_FALSE(std::filesystem::exists(directory)) << "what is refused leaves no folder";
 }
 
 TEST(SyntheticDataset, HasAFloorAndACeilingForTheTestRows) {

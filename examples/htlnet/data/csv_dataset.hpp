@@ -7,6 +7,7 @@
 #include <examples/htlnet/data/csv_schema.hpp>
 #include <examples/htlnet/data/dataset.hpp>
 #include <examples/htlnet/data/files.hpp>
+#include <examples/htlnet/data/single_precision.hpp>
 
 #include <htl/data/csv.hpp>
 #include <htl/data/field_counter.hpp>
@@ -79,22 +80,18 @@ class Reader {
     }
   }
 
-  void read(const std::string& path) {
+  /// @param named whether somebody chose this file; otherwise it only lies in the directory
+  void read(const std::string& path, bool named) {
     htl::CsvReader reader(path, {.separator = schema_.separator});
     Columns columns;
-    for (const htl::FieldCounter& field : fields_) columns.fields.push_back(reader.column(field.plan().name));
-    for (const std::string& name : schema_.numeric) columns.numeric.push_back(reader.column(name));
-    for (const std::string& name : context_) columns.context.push_back(reader.column(name));
-    for (const std::string& name : schema_.groups) columns.groups.push_back(reader.column(name));
-    for (size_t t = 0; t < schema_.tasks.size(); ++t) {
-      const htl::TaskSpec& task = schema_.tasks[t];
-      columns.labels.push_back(reader.column(schema_.label_columns[t]));
-      columns.masks.push_back(task.mask_column().empty() ? std::nullopt : std::optional(reader.column(task.mask_column())));
-      columns.weights.push_back(task.weight_column().empty() ? std::nullopt : std::optional(reader.column(task.weight_column())));
+    try {
+      columns = columns_of(reader);
+    } catch (const c10::Error& error) {
+      HTL_CHECK(false, error.what_without_backtrace(),
+                named ? "" : "; if it holds no rows, name the files that do in the schema, as in files = [\"rows.csv\"]: without files every *.csv counts");
     }
-    const std::optional<size_t> split = schema_.split_column.empty() ? std::nullopt : std::optional(reader.column(schema_.split_column));
     while (reader.next()) {
-      const int part = split ? part_of(reader, *split) : 0;
+      const int part = columns.split ? part_of(reader, *columns.split) : 0;
       if (part >= 0) add(reader, columns, parts_[static_cast<size_t>(part)]);
     }
   }
@@ -110,9 +107,8 @@ class Reader {
       training = bounds[1];
     }
     for (size_t s = 0; s < 3; ++s) {
-      const bool asked = schema_.split_column.empty() ? schema_.fractions[s] > 0.0 : !schema_.split[s].empty();
       const int64_t count = schema_.split_column.empty() ? bounds[s + 1] - bounds[s] : parts_[s].count;
-      HTL_CHECK(count > 0 || !asked || (options_.features && s < 2), "htlnet: expected ", split_names[s], " rows by [split] of \"", schema_.path,
+      HTL_CHECK(count > 0 || !schema_.asks_for(s) || (options_.features && s < 2), "htlnet: expected ", split_names[s], " rows by [split] of \"", schema_.path,
                 "\", found none among ", rows_read_, " rows");
     }
     std::array<at::Tensor, 3> codes, numeric;
@@ -143,7 +139,24 @@ class Reader {
   struct Columns {
     std::vector<size_t> fields, numeric, context, groups, labels;
     std::vector<std::optional<size_t>> masks, weights;
+    std::optional<size_t> split;
   };
+
+  Columns columns_of(const htl::CsvReader& reader) const {
+    Columns columns;
+    for (const htl::FieldCounter& field : fields_) columns.fields.push_back(reader.column(field.plan().name));
+    for (const std::string& name : schema_.numeric) columns.numeric.push_back(reader.column(name));
+    for (const std::string& name : context_) columns.context.push_back(reader.column(name));
+    for (const std::string& name : schema_.groups) columns.groups.push_back(reader.column(name));
+    for (size_t t = 0; t < schema_.tasks.size(); ++t) {
+      const htl::TaskSpec& task = schema_.tasks[t];
+      columns.labels.push_back(reader.column(schema_.label_columns[t]));
+      columns.masks.push_back(task.mask_column().empty() ? std::nullopt : std::optional(reader.column(task.mask_column())));
+      columns.weights.push_back(task.weight_column().empty() ? std::nullopt : std::optional(reader.column(task.weight_column())));
+    }
+    if (!schema_.split_column.empty()) columns.split = reader.column(schema_.split_column);
+    return columns;
+  }
 
   // Which part a row belongs to; −1 = none. The rules are asked once for each distinct text.
   int part_of(const htl::CsvReader& reader, size_t column) {
@@ -166,11 +179,6 @@ class Reader {
   void add(const htl::CsvReader& reader, const Columns& columns, Rows& rows) {
     if (schema_.split_column.empty()) ++rows_read_;
     ++rows.count;
-    const auto number = [&](size_t column) {
-      double value = std::numeric_limits<double>::quiet_NaN();
-      if (!reader.number_or_other(column, value) && !htl::is_missing(reader[column])) reader.fail(column, "a number or nothing");
-      return value;
-    };
     for (size_t f = 0; f < fields_.size(); ++f) {
       const size_t column = columns.fields[f];
       const htl::FieldKind kind = fields_[f].plan().kind;
@@ -179,13 +187,14 @@ class Reader {
         fields_[f].append_codes(reader[column], scratch_);
         for (const int32_t code : scratch_) rows.codes.push_back(code);
       } else {
-        rows.codes.push_back(kind == htl::FieldKind::bucketised ? htl::FieldCounter::encode_number(number(column)) : fields_[f].encode(reader[column]));
+        rows.codes.push_back(kind == htl::FieldKind::bucketised ? htl::FieldCounter::encode_number(single_or_missing(reader, column))
+                                                                : fields_[f].encode(reader[column]));
       }
       if (!is_short_) rows.ends.push_back(static_cast<int64_t>(rows.codes.size()));
     }
-    for (const size_t column : columns.numeric) rows.numeric.push_back(static_cast<float>(number(column)));
+    for (const size_t column : columns.numeric) rows.numeric.push_back(single_or_missing(reader, column));
     for (size_t t = 0; t < schema_.tasks.size(); ++t) add_label(reader, columns, t, rows.labels[t]);
-    for (size_t c = 0; c < context_.size(); ++c) rows.context[c].push_back(static_cast<float>(reader.number(columns.context[c])));
+    for (size_t c = 0; c < context_.size(); ++c) rows.context[c].push_back(single_precision(reader, columns.context[c], reader.number(columns.context[c])));
     for (size_t g = 0; g < columns.groups.size(); ++g) rows.groups[g].push_back(group_texts_[g].add(reader[columns.groups[g]]));
   }
 
@@ -208,12 +217,12 @@ class Reader {
     } else {
       const double value = observed ? reader.number(column) : 0.0;
       if (task.kind() == htl::TaskKind::binary && value != 0.0 && value != 1.0) reader.fail(column, "0 or 1, or nothing where it was not observed");
-      to.value.push_back(static_cast<float>(value));
+      to.value.push_back(single_precision(reader, column, value));
     }
     if (columns.weights[t]) {
       const double weight = reader.number(*columns.weights[t]);
       if (weight < 0.0) reader.fail(*columns.weights[t], "a weight ≥ 0");
-      to.weight.push_back(static_cast<float>(weight));
+      to.weight.push_back(single_precision(reader, *columns.weights[t], weight));
     }
   }
 
@@ -307,11 +316,11 @@ inline Dataset load_csv(const std::string& path, const CsvSchema& schema, const 
   csv::Reader reader(schema, options);
   const bool directory = std::filesystem::is_directory(path);
   if (!directory) {
-    reader.read(path);
+    reader.read(path, true);
   } else if (schema.files.empty()) {
-    for (const std::string& file : csv_files(path)) reader.read(file);
+    for (const std::string& file : csv_files(path)) reader.read(file, false);
   } else {
-    for (const std::string& file : schema.files) reader.read((std::filesystem::path(path) / file).string());
+    for (const std::string& file : schema.files) reader.read((std::filesystem::path(path) / file).string(), true);
   }
   return reader.finish();
 }

@@ -2,43 +2,7 @@
 /// @file csv_schema.hpp
 /// @brief The schema of a CSV data set: which columns are features, labels and splits; read from TOML.
 ///
-/// @code{.toml}
-/// separator = ","                    # default; between columns
-/// files = ["a.csv.gz", "b.csv"]      # default: every *.csv and *.csv.gz of the directory, in order of name
-/// groups = ["user_id"]               # default: none; columns by which metrics are grouped
-///
-/// [features]                         # the fields are in this order: categorical, multi_valued (by name), bucketised
-/// categorical = ["user_id", "item_id"]
-/// multi_valued = { tags = "|" }      # column = separator of its values
-/// bucketised = ["price"]             # numbers, cut at quantiles of the training rows
-/// numeric = ["age"]                  # numbers that enter as they are; a missing one becomes the training mean
-/// min_count = 1                      # a text in fewer training rows shares id 0 with unknown and missing ones; default: 1, in htlnet train 5
-/// buckets = 32                       # default; of a bucketised column
-///
-/// [[task]]                           # one for each task, in order
-/// name = "click"
-/// kind = "binary"                    # binary (labels 0 and 1), multiclass (0 … classes − 1), regression
-/// column = "is_click"                # default: the name; an empty label, or nan, null, none, na, is one that was not observed
-/// after = []                         # tasks that flow into this one; where no task has it, each follows all before it
-/// weight = 1.0                       # default; of the task's loss
-///
-/// [[task]]
-/// name = "amount"
-/// kind = "regression"
-/// core = true                        # default: false
-/// transform = "log1p"                # none, z_score, log1p; regression only; default: none, of a core task in htlnet train z_score
-/// observed_when = "click"            # default: always; the label exists only where that binary task's is 1
-/// mask_column = "has_amount"         # default: none; 0 where the label was not observed, which may then be anything
-/// weight_column = "row_weight"       # default: none; how much a row counts, ≥ 0
-/// context = ["duration"]             # default: none; number columns that losses read
-///
-/// [split]                            # by a column: a value, a list of values, or a range with both ends; other rows are left out
-/// column = "date"
-/// train = { from = "2024-01-01", to = "2024-01-20" }   # numbers by value, texts by bytes
-/// valid = "2024-01-21"               # default: no validation rows
-/// test = ["2024-01-22", "2024-01-23"]                  # default: no test rows
-/// # or in the order of the files: fractions = [0.8, 0.1, 0.1]
-/// @endcode
+/// docs/csv_schema.md is its reference: every key, its default and one full example, which a test reads.
 #pragma once
 
 #include <htl/data/field_counter.hpp>
@@ -74,7 +38,7 @@ struct SplitRule {
   bool empty() const { return values.empty() && !range; }
 };
 
-/// @brief All that a schema file says; the comment of this file shows one.
+/// @brief All that a schema file says; docs/csv_schema.md explains it.
 struct CsvSchema {
   std::string path;                        ///< of the schema, for sentences
   char separator = ',';                    ///< between columns
@@ -90,6 +54,8 @@ struct CsvSchema {
   std::array<SplitRule, 3> split;          ///< training, validation, test
   std::array<double, 3> fractions = {};    ///< of the rows, in file order; without a split column
 
+  /// @brief Whether there is to be a part: 0 = training, 1 = validation, 2 = test.
+  bool asks_for(size_t part) const { return split_column.empty() ? fractions[part] > 0.0 : !split[part].empty(); }
   /// @brief Reads a schema file.
   /// @throws c10::ValueError naming file and line: not TOML, an unknown key (with the nearest one), a value of the wrong kind, a label among the features
   static CsvSchema read(const std::string& path);
@@ -112,7 +78,7 @@ class SchemaTable {
   const toml::node* find(const std::string& key) const { return table_.get(key); }
   std::string text(const std::string& key, const std::string& otherwise = "") const {
     const toml::node* node = find(key);
-    return node ? text_of(*node, key) : otherwise;
+    return node ? name_of(*node, key) : otherwise;
   }
   std::string required_text(const std::string& key) const {
     HTL_CHECK(find(key), where(table_), "expected ", key, " in ", name_);
@@ -124,7 +90,7 @@ class SchemaTable {
     if (node == nullptr) return result;
     HTL_CHECK(node->is_array(), where(*node), "expected a list of texts for ", key, " in ", name_, ", got ", kind_of(*node));
     for (const toml::node& item : *node->as_array()) {
-      result.push_back(text_of(item, key));
+      result.push_back(name_of(item, key));
       HTL_CHECK(std::count(result.begin(), result.end(), result.back()) == 1, where(item), "\"", result.back(), "\" is there twice in ", key, " of ", name_);
     }
     return result;
@@ -157,6 +123,12 @@ class SchemaTable {
   std::string text_of(const toml::node& node, const std::string& key) const {
     HTL_CHECK(node.is_string(), where(node), "expected a text for ", key, " in ", name_, ", got ", kind_of(node));
     return node.value_exact<std::string>().value();
+  }
+  /// @brief A text that names something.
+  std::string name_of(const toml::node& node, const std::string& key) const {
+    const std::string text = text_of(node, key);
+    HTL_CHECK(!text.empty(), where(node), "expected a name for ", key, " in ", name_, ", got an empty text; leave it out where there is none");
+    return text;
   }
   double number_of(const toml::node& node, const std::string& key) const {
     const std::optional<double> value = node.is_number() ? node.value<double>() : std::nullopt;
@@ -290,6 +262,8 @@ inline CsvSchema CsvSchema::read(const std::string& path) {
   const detail::SchemaTable top(file, path, "the schema", {"separator", "files", "groups", "features", "task", "split"});
   if (top.find("separator")) schema.separator = top.character(*top.find("separator"), "columns");
   schema.files = top.texts("files");
+  HTL_CHECK(!top.find("files") || !schema.files.empty(), top.where(*top.find("files")),
+            "expected the names of files in files of the schema, got none; leave it out to read every *.csv and *.csv.gz of the folder");
   schema.groups = top.texts("groups");
   for (const std::string part : {"features", "split"})
     HTL_CHECK(top.find(part) && top.find(part)->is_table(), "htlnet: \"", path, "\": expected a table [", part, "]");

@@ -7,6 +7,7 @@
 #include <examples/htlnet/data/dataset.hpp>
 #include <examples/htlnet/data/files.hpp>
 #include <examples/htlnet/data/seen_rows.hpp>
+#include <examples/htlnet/data/single_precision.hpp>
 
 #include <htl/data/csv.hpp>
 #include <htl/data/field_counter.hpp>
@@ -34,6 +35,10 @@ struct KuaiRandOptions {
 
 /// @brief The tasks: click → long_view → watch_time (core, seconds), as a full chain; watch_time names the context column "duration" (seconds).
 inline htl::TaskSet kuairand_tasks(const std::string& core_transform = "z_score");
+
+/// @brief The days of training, validation and test rows; nothing where a text is empty.
+/// @throws c10::ValueError for what is no range of days, and for parts that share a day
+inline std::array<std::optional<DateRange>, 3> kuairand_days(const std::string& train_dates, const std::string& valid_dates, const std::string& test_dates);
 
 /// @brief Reads the days of three splits.
 ///
@@ -114,10 +119,11 @@ inline Entities read_entities(const std::string& directory, const std::string& s
     if (static_cast<size_t>(code) != entities.size + 1) reader.fail(key_column, code == 0 ? "a value" : "a value that no earlier row has");
     ++entities.size;
     for (size_t f = 0; f < columns.size(); ++f) {
-      try {
-        entities.fields[f + 1].append_codes(reader[columns[f]], entities.ids);
-      } catch (const c10::ValueError&) {
-        reader.fail(columns[f], "a number or nothing");
+      htl::FieldCounter& field = entities.fields[f + 1];
+      if (field.plan().kind == htl::FieldKind::bucketised) {
+        entities.ids.push_back(htl::FieldCounter::encode_number(single_or_missing(reader, columns[f])));
+      } else {
+        field.append_codes(reader[columns[f]], entities.ids);
       }
       entities.ends.push_back(entities.ids.size());
     }
@@ -169,7 +175,7 @@ class Reader {
     const auto seconds = [&](size_t column) {
       const double value = reader.number(column);
       if (value < 0.0) reader.fail(column, "milliseconds ≥ 0");
-      return static_cast<float>(value / 1000.0);
+      return single_precision(reader, column, value / 1000.0);
     };
     while (reader.next()) {
       const int64_t day = reader.integer(date);
@@ -288,8 +294,7 @@ inline htl::TaskSet kuairand_tasks(const std::string& core_transform) {
           htl::regression("watch_time").after("click", "long_view").core().transform(htl::label_transform(core_transform)).context({"duration"})};
 }
 
-inline Dataset load_kuairand(const std::string& directory, const std::string& train_dates, const std::string& valid_dates, const std::string& test_dates,
-                             const KuaiRandOptions& options) {
+inline std::array<std::optional<DateRange>, 3> kuairand_days(const std::string& train_dates, const std::string& valid_dates, const std::string& test_dates) {
   const std::array<std::string, 3> texts = {train_dates, valid_dates, test_dates};
   std::array<std::optional<DateRange>, 3> splits;
   for (size_t s = 0; s < 3; ++s) {
@@ -297,8 +302,15 @@ inline Dataset load_kuairand(const std::string& directory, const std::string& tr
     splits[s] = DateRange::parse(texts[s]);
     for (size_t before = 0; before < s; ++before)
       HTL_CHECK(!splits[before] || splits[before]->last < splits[s]->first || splits[s]->last < splits[before]->first, "htlnet: the ",
-                kuairand::split_names[before], " days ", texts[before], " and the ", kuairand::split_names[s], " days ", texts[s], " overlap");
+                kuairand::split_names[before], " days ", texts[before], " and the ", kuairand::split_names[s], " days ", texts[s],
+                " overlap; each part needs days of its own");
   }
+  return splits;
+}
+
+inline Dataset load_kuairand(const std::string& directory, const std::string& train_dates, const std::string& valid_dates, const std::string& test_dates,
+                             const KuaiRandOptions& options) {
+  const std::array<std::optional<DateRange>, 3> splits = kuairand_days(train_dates, valid_dates, test_dates);
   HTL_CHECK(splits[0] || options.features, "htlnet: expected training days, got none; only with a fitted feature map can there be none");
   HTL_CHECK(splits[0] || splits[1] || splits[2], "htlnet: expected the days of at least one split, got none");
   return kuairand::Reader(directory, splits, options).finish();

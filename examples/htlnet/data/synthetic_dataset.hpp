@@ -57,10 +57,13 @@ namespace detail {
 inline std::array<int32_t, 7> synthetic_values(const SyntheticRow& row) {
   return {row.user, row.segment, row.item, row.category, row.author, row.tab, row.hour};
 }
+inline void check_synthetic(const SyntheticOptions& options) {
+  HTL_CHECK(options.rows >= 10, "htlnet: expected at least 10 synthetic rows, so that each part has one, got ", options.rows);
+}
 /// Calls visit(row number, row) for rows [begin, end), in parallel and in no order.
 template <class Visit>
 void for_each_synthetic(const SyntheticOptions& options, int64_t begin, int64_t end, const Visit& visit) {
-  HTL_CHECK(options.rows >= 10, "htlnet: expected at least 10 synthetic rows, so that each part has one, got ", options.rows);
+  check_synthetic(options);
   HTL_CHECK(begin >= 0 && begin <= end && end <= options.rows, "htlnet: expected rows within [0, ", options.rows, "), got [", begin, ", ", end, ")");
   const SyntheticWorld world(options.scenario, options.seed);
   at::parallel_for(begin, end, 4096, [&](int64_t first, int64_t last) {
@@ -195,6 +198,7 @@ inline htl::Predictions synthetic_additive(const SyntheticOptions& options, int6
 }
 
 inline void write_synthetic(const SyntheticOptions& options, const std::string& directory) {
+  detail::check_synthetic(options);  // before anything is made
   std::error_code error;
   std::filesystem::create_directories(directory, error);
   HTL_CHECK(!error, "htlnet: can't make the directory \"", directory, "\": ", error.message());

@@ -18,6 +18,7 @@ namespace htl {
 namespace {
 
 using test::close;
+using test::close_to_reference;
 using test::same_bits;
 using test::sentence_of;
 
@@ -39,10 +40,16 @@ LinearCase random_case(test::Random& random, int64_t rows, int64_t outputs, at::
   return result;
 }
 
-/// The same by LibTorch's own operators.
+/// The same by LibTorch's own operators, in fp64 whatever the type.
 at::Tensor naive(const LinearCase& c, Activation activation) {
-  const at::Tensor y = at::linear(at::cat(c.parts, 1), c.weight, c.bias.defined() ? std::optional<at::Tensor>(c.bias) : std::nullopt);
+  const at::Tensor x = at::cat(c.parts, 1).to(at::kDouble), weight = c.weight.to(at::kDouble);
+  const at::Tensor y = at::linear(x, weight, c.bias.defined() ? std::optional<at::Tensor>(c.bias.to(at::kDouble)) : std::nullopt);
   return activation == Activation::relu ? y.relu() : y;
+}
+
+/// A random gradient that is 0 next to the kink of a ReLU, where rounding decides on which side an element is.
+at::Tensor cotangent_off_kinks(test::Random& random, const at::Tensor& linear, at::ScalarType type) {
+  return (random.normal(linear.sizes()) * (linear.detach().abs() > 1e-4)).to(type);
 }
 
 std::vector<at::Tensor> gradients(const LinearCase& c, bool with_naive, Activation activation, const at::Tensor& cotangent) {
@@ -53,43 +60,100 @@ std::vector<at::Tensor> gradients(const LinearCase& c, bool with_naive, Activati
   copy.weight = leaf(c.weight);
   if (c.bias.defined()) copy.bias = leaf(c.bias);
   const at::Tensor y = with_naive ? naive(copy, activation) : linear_parts(copy.parts, copy.weight, copy.bias, activation);
-  auto result = torch::autograd::grad({y}, leaves, {cotangent});
+  auto result = torch::autograd::grad({y}, leaves, {cotangent.to(y.scalar_type())});
   result.push_back(y.detach());
   return result;
 }
 
 TEST(LinearParts, EqualsTheLinearLayerOfTheConcatenationAndItsGradients) {
   test::Random random(1);
-  for (int trial = 0; trial < 120; ++trial) {
-    const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 65, 300, 1100}), outputs = random.pick<int64_t>({1, 1, 2, 3, 32, 130});
+  for (int trial = 0; trial < 200; ++trial) {
+    const at::ScalarType type = trial % 2 == 0 ? at::kDouble : at::kFloat;
+    const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 65, 300, 1100}), outputs = random.pick<int64_t>({1, 1, 2, 3, 4, 5, 32, 130});
     const Activation activation = random.chance(0.5) ? Activation::relu : Activation::none;
-    const LinearCase c = random_case(random, rows, outputs);
-    const at::Tensor cotangent = random.normal({rows, outputs});
+    const LinearCase c = random_case(random, rows, outputs, type);
+    const at::Tensor cotangent = cotangent_off_kinks(random, naive(c, Activation::none), type);
     const auto ours = gradients(c, false, activation, cotangent), theirs = gradients(c, true, activation, cotangent);
     ASSERT_EQ(ours.size(), theirs.size());
-    for (size_t i = 0; i < ours.size(); ++i)
-      EXPECT_TRUE(close(ours[i], theirs[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows << ", O = " << outputs;
+    for (size_t i = 0; i < ours.size(); ++i) {
+      EXPECT_EQ(ours[i].scalar_type(), type);
+      EXPECT_TRUE(close_to_reference(ours[i], theirs[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows << ", O = " << outputs << ", " << type;
+    }
   }
+}
+
+TEST(LinearParts, WritesItsGradientsWhateverTheStridesOfWeightAndParts) {
+  test::Random random(15);
+  const auto laid_out = [&](int64_t rows, int64_t columns, const std::string& form, at::ScalarType type) {
+    if (form == "transposed") return random.normal({columns, rows}, 1.0, type).t();
+    if (form == "columns of a wider one") return random.normal({rows, columns + 5}, 1.0, type).narrow(1, 2, columns);
+    if (form == "every second column") return random.normal({rows, 2 * columns}, 1.0, type).slice(1, 0, 2 * columns, 2);
+    if (form == "one row for all") return random.normal({1, columns}, 1.0, type).expand({rows, columns});
+    return random.normal({rows, columns}, 1.0, type);
+  };
+  for (const auto type : {at::kDouble, at::kFloat})
+    for (const std::string form : {"dense", "transposed", "columns of a wider one", "every second column", "one row for all"})
+      for (const int64_t outputs : {1, 2, 3, 4, 8})
+        for (const std::vector<int64_t>& widths : {std::vector<int64_t>{6}, std::vector<int64_t>{3, 1, 4}})
+          for (const bool mapped : {false, true}) {
+            const int64_t rows = 40;
+            std::vector<MappedPart> parts;
+            std::vector<at::Tensor> leaves, values;
+            const auto leaf = [&](const at::Tensor& tensor) {
+              leaves.push_back(tensor.detach().requires_grad_());  // the strides stay
+              return leaves.back();
+            };
+            int64_t width = 0;
+            for (const int64_t columns : widths) {
+              parts.push_back({leaf(laid_out(rows, columns, form, type)), {}, {}});
+              values.push_back(parts.back().values.to(at::kDouble));
+              width += columns;
+            }
+            if (mapped) {
+              // wide enough that the map is composed with the layer
+              parts.back().map = leaf(laid_out(12, widths.back(), form, type));
+              parts.back().shift = leaf(random.normal({12}, 1.0, type));
+              values.back() = at::linear(values.back(), parts.back().map.to(at::kDouble), parts.back().shift.to(at::kDouble));
+              width += 12 - widths.back();
+            }
+            const at::Tensor weight = leaf(laid_out(outputs, width, form, type)), bias = leaf(random.normal({outputs}, 1.0, type));
+            const at::Tensor cotangent = laid_out(rows, outputs, form, type);
+            const at::Tensor ours = linear_mapped_parts(parts, weight, bias);
+            const at::Tensor theirs = at::linear(at::cat(values, 1), weight.to(at::kDouble), bias.to(at::kDouble));
+            const std::string where = c10::str(form, ", O = ", outputs, ", ", widths.size(), " parts, mapped ", mapped, ", ", type);
+            EXPECT_TRUE(close_to_reference(ours, theirs)) << where;
+            const auto by_us = torch::autograd::grad({ours}, leaves, {cotangent}),
+                       by_them = torch::autograd::grad({theirs}, leaves, {cotangent.to(at::kDouble)});
+            for (size_t i = 0; i < leaves.size(); ++i) EXPECT_TRUE(close_to_reference(by_us[i], by_them[i])) << where << ", tensor " << i;
+          }
 }
 
 TEST(LinearParts, AgreesWithFiniteDifferences) {
   test::Random random(2);
-  for (const auto activation : {Activation::none, Activation::relu})
-    for (const int64_t outputs : {1, 3}) {
-      const at::Tensor a = random.normal({4, 3}), b = random.normal({4, 2}), w = random.normal({outputs, 5}), c = random.normal({outputs});
-      EXPECT_TRUE(test::gradcheck([&](const auto& x) { return linear_parts({x[0], x[1]}, x[2], x[3], activation); }, {a, b, w, c}));
-    }
+  // up to 4 outputs go by loops over rows, more by matrix products
+  for (const int64_t outputs : {1, 3, 5, 9})
+    for (const auto activation : {Activation::none, Activation::relu})
+      for (const double dropout : {0.0, 0.4}) {
+        if (dropout > 0.0 && activation == Activation::none) continue;
+        const at::Tensor a = random.normal({5, 3}), b = random.normal({5, 2}), w = random.normal({outputs, 5}), c = random.normal({outputs});
+        const auto run = [&](const std::vector<at::Tensor>& x) {
+          return linear_parts({x[0], x[1]}, x[2], x.size() > 3 ? x[3] : at::Tensor(), activation, dropout, at::detail::createCPUGenerator(3));
+        };
+        EXPECT_TRUE(test::gradcheck(run, {a, b, w, c})) << outputs << " outputs, dropout " << dropout;
+        EXPECT_TRUE(test::gradcheck(run, {a, b, w})) << outputs << " outputs without bias, dropout " << dropout;
+      }
 }
 
 TEST(LinearMappedParts, EqualTheirMapsOneAfterTheOtherAndTheirGradients) {
   test::Random random(12);
-  for (int trial = 0; trial < 80; ++trial) {
+  for (int trial = 0; trial < 160; ++trial) {
+    const at::ScalarType type = trial % 2 == 0 ? at::kDouble : at::kFloat;
     const int64_t rows = random.pick<int64_t>({0, 1, 3, 40, 300}), outputs = random.pick<int64_t>({1, 2, 20});
     const Activation activation = random.chance(0.5) ? Activation::relu : Activation::none;
     std::vector<MappedPart> parts;
     std::vector<at::Tensor> inputs, mapped;
     const auto leaf = [&](at::IntArrayRef sizes) {
-      at::Tensor tensor = random.normal(sizes);
+      at::Tensor tensor = random.normal(sizes, 1.0, type);
       if (random.chance(0.8)) inputs.push_back(tensor.requires_grad_());
       return tensor;
     };
@@ -98,31 +162,38 @@ TEST(LinearMappedParts, EqualTheirMapsOneAfterTheOtherAndTheirGradients) {
       const int64_t from = random.integer(1, 9), through = random.integer(1, 9);
       MappedPart part{leaf({rows, from}), {}, {}};
       if (random.chance(0.7)) part = {part.values, leaf({through, from}), leaf({through})};
-      mapped.push_back(part.map.defined() ? at::linear(part.values, part.map, part.shift) : part.values);
+      const at::Tensor values = part.values.to(at::kDouble);
+      mapped.push_back(part.map.defined() ? at::linear(values, part.map.to(at::kDouble), part.shift.to(at::kDouble)) : values);
       width += part.width();
       parts.push_back(part);
     }
-    const at::Tensor weight = leaf({outputs, width}), bias = random.chance(0.7) ? leaf({outputs}) : at::Tensor(), cotangent = random.normal({rows, outputs});
+    const at::Tensor weight = leaf({outputs, width}), bias = random.chance(0.7) ? leaf({outputs}) : at::Tensor();
     const at::Tensor ours = linear_mapped_parts(parts, weight, bias, activation);
-    const at::Tensor linear = at::linear(at::cat(mapped, 1), weight, bias), theirs = activation == Activation::relu ? linear.relu() : linear;
-    EXPECT_TRUE(close(ours, theirs)) << "trial " << trial;
+    const at::Tensor linear = naive({mapped, weight, bias}, Activation::none), theirs = activation == Activation::relu ? linear.relu() : linear;
+    EXPECT_TRUE(close_to_reference(ours, theirs)) << "trial " << trial << " " << type;
     if (inputs.empty()) continue;
+    const at::Tensor cotangent = cotangent_off_kinks(random, linear, type);
     const auto by_us = torch::autograd::grad({ours}, inputs, {cotangent}, true, false, /*allow_unused=*/true);
-    const auto by_them = torch::autograd::grad({theirs}, inputs, {cotangent}, false, false, true);
-    for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(close(by_us[i], by_them[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows;
+    const auto by_them = torch::autograd::grad({theirs}, inputs, {cotangent.to(at::kDouble)}, false, false, true);
+    for (size_t i = 0; i < inputs.size(); ++i)
+      EXPECT_TRUE(close_to_reference(by_us[i], by_them[i])) << "trial " << trial << ", tensor " << i << ", B = " << rows << ", " << type;
   }
 }
 
-TEST(LinearMappedParts, AgreeWithFiniteDifferencesWhereMapsAreComposed) {
+TEST(LinearMappedParts, AgreeWithFiniteDifferences) {
   test::Random random(13);
-  const at::Tensor x = random.normal({9, 3}), y = random.normal({9, 2}), map = random.normal({4, 3}), shift = random.normal({4}), w = random.normal({2, 6}),
-                   b = random.normal({2});
-  for (const auto activation : {Activation::none, Activation::relu})
-    EXPECT_TRUE(test::gradcheck(
-        [&](const auto& in) {
-          return linear_mapped_parts({{in[0], in[1], in[2]}, {in[3], {}, {}}}, in[4], in[5], activation);
-        },
-        {x, map, shift, y, w, b}));
+  // a map is composed with the weight for 9 rows, and applied to its part first for 2
+  for (const int64_t rows : {9, 2})
+    for (const int64_t outputs : {2, 6})
+      for (const auto& [activation, dropout] :
+           std::vector<std::pair<Activation, double>>{{Activation::none, 0.0}, {Activation::relu, 0.0}, {Activation::relu, 0.4}}) {
+        const at::Tensor x = random.normal({rows, 3}), y = random.normal({rows, 2}), map = random.normal({4, 3}), shift = random.normal({4}),
+                         w = random.normal({outputs, 6}), b = random.normal({outputs});
+        const auto run = [&, activation = activation, dropout = dropout](const std::vector<at::Tensor>& in) {
+          return linear_mapped_parts({{in[0], in[1], in[2]}, {in[3], {}, {}}}, in[4], in[5], activation, dropout, at::detail::createCPUGenerator(3));
+        };
+        EXPECT_TRUE(test::gradcheck(run, {x, map, shift, y, w, b})) << rows << " rows, " << outputs << " outputs, dropout " << dropout;
+      }
 }
 
 TEST(LinearMappedParts, SayWhatIsWrong) {
@@ -264,20 +335,23 @@ TEST(Tower, EqualsItsFormula) {
 
 TEST(Tower, AgreesWithFiniteDifferencesInInputsAndParameters) {
   test::Random random(13);
-  Tower tower(TowerOptions({3, 2}, 1).hidden({4, 3}));
-  tower->to(at::kDouble);
-  std::vector<at::Tensor> inputs{random.normal({3, 3}), random.normal({3, 2})};
-  for (const at::Tensor& parameter : tower->parameters()) inputs.push_back(random.normal(parameter.sizes()));
-  const auto run = [&](const std::vector<at::Tensor>& x) {
-    const std::vector<at::Tensor> parts{x[0], x[1]};
-    const at::Tensor h = linear_parts(parts, x[2], x[3], Activation::relu), g = linear_parts({h}, x[4], x[5], Activation::relu);
-    return at::cat({linear_parts({g}, x[6], x[7]), h}, 1);
-  };
-  EXPECT_TRUE(test::gradcheck(run, inputs));
-  const at::NoGradGuard no_grad;
-  for (size_t p = 0; p < tower->parameters().size(); ++p) tower->parameters()[p].copy_(inputs[2 + p]);
-  const TowerOutput result = tower->forward({inputs[0], inputs[1]});
-  EXPECT_TRUE(same_bits(at::cat({result.output, result.representation}, 1), run(inputs)));
+  for (const auto& hidden : {std::vector<int64_t>{4, 3}, std::vector<int64_t>{7, 6}})
+    for (const int64_t outputs : {1, 5})
+      for (const double dropout : {0.0, 0.3}) {
+        at::Generator generator = at::detail::createCPUGenerator(1);
+        Tower tower(TowerOptions({3, 2}, outputs).hidden(hidden).dropout(dropout).generator(generator));
+        tower->to(at::kDouble);
+        const at::NoGradGuard no_grad;
+        for (at::Tensor& parameter : tower->parameters()) parameter.copy_(random.normal(parameter.sizes()));
+        const at::AutoGradMode with_gradients(true);
+        const auto run = [&](const std::vector<at::Tensor>& x) {
+          generator.set_current_seed(5);  // the same mask in every call
+          const TowerOutput result = tower->forward(x);
+          return at::cat({result.output, result.representation}, 1);
+        };
+        EXPECT_TRUE(test::gradcheck_module(run, *tower, {random.normal({4, 3}), random.normal({4, 2})}))
+            << hidden.front() << " wide, " << outputs << " outputs, dropout " << dropout;
+      }
 }
 
 TEST(Tower, TakesNoRowAndOneRow) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file seeded.hpp
-/// @brief Seeded: a fixture with known random numbers; Random: random cases of tests; and the three ways in which tests compare.
+/// @brief Seeded: a fixture with known random numbers; Random: random cases of tests; and the four ways in which tests compare.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -96,6 +96,16 @@ inline ::testing::AssertionResult close(const at::Tensor& a, const at::Tensor& b
   return ::testing::AssertionFailure() << count << " of " << x.numel() << " elements of " << a.sizes() << " differ; the worst at flat position " << worst
                                        << ": " << x[worst].item<double>() << " against " << y[worst].item<double>() << " (difference "
                                        << (x[worst] - y[worst]).item<double>() << ")";
+}
+
+/// @brief Whether a result in fp64 or fp32 agrees with its reference in fp64: as close() does, or in fp32 to 1e-5 of the reference's largest element
+/// and 1e-6, what sums of terms around 1 keep of their rounding when they cancel.
+/// @param result of the code under test; its type decides
+/// @param reference computed in fp64 from the same numbers
+/// @param tolerance of an fp64 result, relative and absolute
+inline ::testing::AssertionResult close_to_reference(const at::Tensor& result, const at::Tensor& reference, double tolerance = 1e-12) {
+  if (!result.defined() || result.scalar_type() == at::kDouble) return close(result, reference, tolerance, tolerance);
+  return close(result, reference, 0.0, 1e-6 + (reference.defined() && reference.numel() > 0 ? 1e-5 * reference.detach().abs().max().item<double>() : 0.0));
 }
 
 /// @brief The sentence of the c10::Error that a call throws, without the backtrace; "no error" where it throws none.

@@ -78,7 +78,7 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
     const bool with_bias = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(1 + count + maps);
     torch::autograd::variable_list result(6 + count + maps);  // weight, relu, dropout, generator, parts…, maps…, mapped, bias
     auto [gradient, sums] = start_linear_backward(gradients[0], saved[1], ctx->saved_data["scale"].toDouble(), with_bias || maps > 0);
-    if (ctx->needs_input_grad(0)) result[0] = at::empty_like(weight);
+    if (ctx->needs_input_grad(0)) result[0] = at::empty(weight.sizes(), weight.options());  // dense rows, whatever the weight's strides
     int64_t column = 0;
     for (size_t p = 0; p < count; ++p) {
       const at::Tensor& part = saved[2 + p];

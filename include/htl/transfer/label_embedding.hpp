@@ -106,7 +106,8 @@ concept TaskLabelEmbedding = MadeFrom<U, const LabelEmbeddingOptions&> && requir
 ///
 /// Binary, one logit z: q = σ((z + l)/τ) with logistic noise l, result = q E_0 + (1 − q) E_1; **row 0 is the positive class**. K classes: row k is class k.
 /// The label is drawn from the *prediction*, so training and serving see the same thing. In evaluation see LabelEvaluation;
-/// `expected_soft` is exact at every τ: in closed form for binary tasks at τ = 1, by quadrature (1e-15 binary, 1e-7 for K > 2, there in fp64) otherwise.
+/// `expected_soft` is exact at every τ: in closed form for binary tasks at τ = 1, by quadrature (binary to rounding, 1e-15 in fp64; 1e-7 for K > 2, always
+/// computed in fp64) otherwise.
 ///
 /// **Shapes.** logits [B, 1] or [B, K] → [B, E] in the table's type. **Gradient.** To the logits and the table; the straight-through form passes the soft
 /// weights' gradient; argmax has none to the logits. Finite for every finite logit. No second derivative for fp32 and fp64 binary tasks on the CPU.

@@ -55,14 +55,14 @@ inline WeightAndSlope mean_weight(double logit) {
 /// @brief The same on tensors of any shape and device, differentiable by autograd, for any temperature.
 ///
 /// σ((z + l)/τ) is the probability that a second logistic variable l' stays below (z + l)/τ, so its mean is P(τ l' − l < z), symmetric in the roles of l and
-/// l': the mean over l of σ((z + l)/τ) equals that of σ(z + τ l). Taking the flatter of the two, the trapezoidal rule with step ½ is exact to rounding for
-/// every τ (poles at distance ≥ π, weights 1/(4 cosh²(l/2))).
+/// l': the mean over l of σ((z + l)/τ) equals that of σ(z + τ l). Taking the flatter of the two, the integrand's poles are at distance ≥ π for every τ,
+/// so the trapezoidal rule with step ⅜ is exact to rounding (its error is below 1e-16; with step ½ it is 5e-15 where τ = 1 and three poles meet).
 /// @param logits floating point
 /// @param temperature τ as a 0-dim tensor on the logits' device
 inline at::Tensor mean_weight(const at::Tensor& logits, const at::Tensor& temperature) {
-  const at::Tensor nodes = at::arange(-40.0, 40.25, 0.5, logits.options());
+  const at::Tensor nodes = at::arange(-39.75, 39.8, 0.375, logits.options());  // the weights beyond them sum to 1e-17
   const at::Tensor half = (nodes * 0.5).cosh();
-  const at::Tensor weights = 0.125 / (half * half);
+  const at::Tensor weights = 0.09375 / (half * half);
   const at::Tensor tau = temperature.to(logits.scalar_type());
   const at::Tensor scale = tau.clamp_min(1.0).reciprocal();
   const at::Tensor spread = at::minimum(tau, tau.reciprocal());

@@ -8,6 +8,7 @@
 
 #include <ATen/ATen.h>
 #include <torch/autograd.h>
+#include <torch/nn/modules/embedding.h>
 #include <torch/serialize.h>
 
 #include <limits>
@@ -113,6 +114,79 @@ TEST_F(LookupTest, AgreesWithFiniteDifferences) {
   }
 }
 
+TEST_F(LookupTest, OverAnEmbeddingOfTheUsersIsThatEmbedding) {
+  Random random(50);
+  for (const std::optional<int64_t> padding : {std::optional<int64_t>(), std::optional<int64_t>(2)}) {
+    torch::nn::Embedding module(torch::nn::EmbeddingOptions(9, 4).padding_idx(padding));
+    module->to(at::kDouble);
+    {
+      const at::NoGradGuard no_grad;
+      module->weight.copy_(random.normal({9, 4}));  // also the padding row: it is looked up as it is
+    }
+    const RowTable table(module->weight, "items", padding);
+    const Tensor ids = random.ids({20, 3}, 9), cotangent = random.normal({20, 12});
+    ASSERT_GT(ids.eq(2).sum().item<int64_t>(), 2);
+    const Tensor expected = module(ids).view({20, 12});
+    (expected * cotangent).sum().backward();
+    const Tensor gradient = module->weight.grad().clone();
+    module->weight.mutable_grad() = Tensor();
+    Lookup look = lookup(table, FieldBatch::of(ids));
+    EXPECT_TRUE(same_bits(look.values(), expected));
+    (look.values() * cotangent).sum().backward();
+    EXPECT_TRUE(close(dense_gradient(table), gradient));
+    EXPECT_FALSE(module->weight.grad().defined());
+  }
+}
+
+TEST_F(LookupTest, OverAnEmbeddingBagOfTheUsersIsThatBag) {
+  Random random(51);
+  for (const std::optional<int64_t> padding : {std::optional<int64_t>(), std::optional<int64_t>(2)})
+    for (const bool mean : {false, true})
+      for (const bool weighted : {false, true}) {
+        if (mean && weighted) continue;  // nn::EmbeddingBag refuses it
+        SCOPED_TRACE(std::string(mean ? "mean" : "sum") + (padding ? ", padding" : "") + (weighted ? ", weights" : ""));
+        auto options = torch::nn::EmbeddingBagOptions(9, 4).include_last_offset(true);
+        options.padding_idx(padding);
+        if (mean) {
+          options.mode(torch::kMean);
+        } else {
+          options.mode(torch::kSum);
+        }
+        torch::nn::EmbeddingBag module(options);
+        module->to(at::kDouble);
+        {
+          const at::NoGradGuard no_grad;
+          module->weight.copy_(random.normal({9, 4}));
+        }
+        const RowTable table(module->weight, "items", padding);
+        std::vector<int64_t> ids, offsets = {0};
+        int64_t empty = 0, only_padding = 0;
+        for (int64_t bag = 0; bag < 40; ++bag) {
+          const int64_t length = bag % 8 == 0 ? 0 : random.integer(1, 7);
+          for (int64_t n = 0; n < length; ++n) ids.push_back(bag % 8 == 1 || random.chance(0.2) ? 2 : random.integer(0, 8));
+          offsets.push_back(static_cast<int64_t>(ids.size()));
+          empty += length == 0;
+          only_padding += bag % 8 == 1;
+        }
+        const auto count = static_cast<int64_t>(ids.size());
+        const Tensor all = at::tensor(ids, at::kLong), starts = at::tensor(offsets, at::kLong), cotangent = random.normal({40, 4}),
+                     factors = weighted ? random.uniform({count}, 0.1, 2.0) : Tensor();
+        const Tensor expected = module(all, starts, factors);
+        (expected * cotangent).sum().backward();
+        const Tensor gradient = module->weight.grad().clone();
+        module->weight.mutable_grad() = Tensor();
+        for (const int64_t fields : {1, 4}) {
+          table.gradient().clear();
+          Lookup look = lookup(table, FieldBatch::bags(all, starts, fields, factors), mean ? Pooling::mean : Pooling::sum);
+          EXPECT_TRUE(close(look.values().view({40, 4}), expected));
+          (look.values().view({40, 4}) * cotangent).sum().backward();
+          EXPECT_TRUE(close(dense_gradient(table), gradient));
+        }
+        EXPECT_TRUE(empty == 5 && only_padding == 5);
+        EXPECT_FALSE(module->weight.grad().defined());
+      }
+}
+
 TEST_F(LookupTest, IsPlainNumbersWhereNothingIsRecorded) {
   Random random(43);
   const Case c(random);
@@ -195,7 +269,7 @@ TEST_F(RowKernels, TensorsEqualLoops) {
 
     const int64_t bag_count = c.batch.rows() * static_cast<int64_t>(c.fields.size()), width = c.table.dim(), tasks = random.integer(1, 4);
     kernels::Bags bags{bag_count, loops.bag, {}};
-    if (loops.bag.defined()) bags.coefficient = kernels::bag_coefficients(c.batch, bags.bag, bag_count, c.pooling, weight.options());
+    if (loops.bag.defined()) bags.coefficient = kernels::bag_coefficients(c.table, c.batch, loops.entry_rows, bags.bag, bag_count, c.pooling);
     ASSERT_TRUE(
         close(kernels::gather_rows_loops(weight, loops.entry_rows, bags), kernels::gather_rows_tensors(weight, tensors.entry_rows, bags), 1e-14, 1e-15));
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <htl/embedding/lookup.hpp>
 #include <htl/optim/clip.hpp>
 #include <htl/optim/fused_adam.hpp>
 #include <htl/optim/lazy_adam.hpp>
@@ -176,6 +177,37 @@ TEST(FusedAdam, ChangesNothingWhereItIsNotActive) {
   expect_says(sentence_of([&] { fused.step(at::ones({2}, at::kBool)); }), {"htl::FusedAdam", "one bool", "[2]"});
 }
 
+// What the docstring says of overflow, and that clipping prevents it.
+TEST(FusedAdam, StandsStillAfterASquareThatIsNoFloatAsTorchAdamUnlessItWasClipped) {
+  for (const bool clipped : {false, true}) {
+    Draws draws(14);
+    at::Tensor ours = draws.normal({40}, at::kFloat).requires_grad_(), theirs = ours.detach().clone().requires_grad_();
+    const at::Tensor start = ours.detach().clone();
+    FusedAdam fused({ours}, {.lr = .01});
+    torch::optim::Adam adam({theirs}, torch::optim::AdamOptions(.01));
+    for (int step = 0; step < 20; ++step) {
+      at::Tensor gradient = draws.normal({40}, at::kFloat);
+      if (step == 0) gradient.narrow(0, 0, 10).mul_(1e25);
+      ours.mutable_grad() = gradient.clone();
+      theirs.mutable_grad() = gradient.clone();
+      if (clipped) {
+        htl::clip_grad_norm({}, {ours}, 1);
+        theirs.mutable_grad() = ours.grad().clone();
+      }
+      fused.step();
+      adam.step();
+    }
+    EXPECT_LT(difference(ours, theirs), 1e-5);
+    const at::Tensor moved = (ours.detach() - start).abs();
+    EXPECT_GT(moved.narrow(0, 10, 30).min().item<double>(), 0);
+    if (clipped) {
+      EXPECT_GT(moved.narrow(0, 0, 10).min().item<double>(), 1e-3);
+    } else {
+      EXPECT_EQ(moved.narrow(0, 0, 10).max().item<double>(), 0);
+    }
+  }
+}
+
 TEST(FusedAdam, NamesWhatIsWrong) {
   at::Tensor weight = at::ones({3, 2}).requires_grad_();
   EXPECT_THROW(FusedAdam({weight}, {.lr = -1}), c10::ValueError);
@@ -227,6 +259,45 @@ TEST(ClipGradNorm, EqualsTorchOnTheDenseGradients) {
       EXPECT_LT(difference(Draws::dense(first), theirs[own.size()].grad()), tolerance);
       EXPECT_LT(difference(Draws::dense(second), theirs[own.size() + 1].grad()), tolerance);
     }
+  }
+}
+
+TEST(ClipGradNorm, ClipsWhatATableHandsToForeignOptimizersToo) {
+  Draws draws(13);
+  for (const bool own_dense_gradient : {false, true}) {  // the weight also has a gradient beside its rows, from a regulariser
+    const RowTable table(draws.normal({9, 3}, at::kDouble).requires_grad_(), "items");
+    table.coo_gradient() = true;
+    at::Tensor head = draws.normal({3}, at::kDouble).requires_grad_();
+    at::Tensor weight = table.weight().detach().clone().requires_grad_(), twin = head.detach().clone().requires_grad_();
+    torch::optim::SGD ours({table.weight(), head}, torch::optim::SGDOptions(.1)), theirs({weight, twin}, torch::optim::SGDOptions(.1));
+    for (int step = 0; step < 6; ++step) {
+      const bool keep_memory = step % 2 == 1;
+      ours.zero_grad(!keep_memory);
+      theirs.zero_grad(!keep_memory);
+      if (own_dense_gradient) {
+        (table.weight().square().sum() * .1).backward();
+        (weight.square().sum() * .1).backward();
+      }
+      for (int part = 0; part < 2; ++part) {  // two backwards, so that the rows in .grad come twice
+        const at::Tensor ids = draws.ids({8, 1}, 9);
+        htl::Lookup look = htl::lookup(table, htl::FieldBatch::of(ids));
+        (look.values().mv(head) - 1).square().sum().backward();
+        (at::embedding(weight, ids).view({8, 3}).mv(twin) - 1).square().sum().backward();
+      }
+      const double limit = step == 2 ? 1e9 : .5;  // once nothing to clip
+      const double norm = htl::clip_grad_norm(table, {head}, limit).item<double>();
+      EXPECT_NEAR(norm, torch::nn::utils::clip_grad_norm_({weight, twin}, limit), 1e-9 * norm);
+      EXPECT_EQ(table.weight().grad().is_sparse(), !own_dense_gradient);
+      EXPECT_LT(difference(table.weight().grad().to_dense(), weight.grad()), 1e-12);
+      if (!own_dense_gradient) {
+        EXPECT_LT(difference(Draws::dense(table), weight.grad()), 1e-12) << "the table's own row gradient";
+      }
+      ours.step();
+      theirs.step();
+      EXPECT_LT(difference(table.weight(), weight), 1e-12) << step;
+    }
+    ours.zero_grad();
+    EXPECT_EQ(htl::grad_norm(table, {}).item<double>(), 0) << "zero_grad() of the foreign optimizer dropped the rows too";
   }
 }
 

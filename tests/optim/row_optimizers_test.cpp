@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <htl/optim/clip.hpp>
 #include <htl/optim/dense_parameters.hpp>
 #include <htl/optim/lazy_adam.hpp>
 #include <htl/optim/row_adagrad.hpp>
@@ -240,6 +241,49 @@ template <class Optimizer>
 class EachRowOptimizer : public ::testing::Test {};
 using RowOptimizers = ::testing::Types<RowAdagrad, LazyAdam>;
 TYPED_TEST_SUITE(EachRowOptimizer, RowOptimizers);
+
+// What the docstrings say of overflow: loops and operators alike, and never NaN.
+TYPED_TEST(EachRowOptimizer, StandsStillWhereASquareWasNoFloatAndNowhereElse) {
+  for (const bool masked : {false, true}) {
+    for (const double size : {1e25, 1e38}) {
+      Draws draws(17);
+      RowTable table(draws.normal({12, 4}, at::kFloat));
+      const at::Tensor start = table.weight().clone();
+      TypeParam rows(table, {.lr = .01});
+      for (int step = 0; step < 20; ++step) {
+        table.gradient() = {at::arange(12), draws.normal({12, 4}, at::kFloat).sign(), masked ? at::ones({12}, at::kBool) : at::Tensor()};
+        if (step == 0 || step == 5) table.gradient().values.narrow(0, 3, 1).mul_(size);
+        rows.step();
+      }
+      EXPECT_TRUE(at::equal(table.weight()[3], start[3])) << masked << " " << size;
+      const at::Tensor others = at::cat({(table.weight() - start).narrow(0, 0, 3), (table.weight() - start).narrow(0, 4, 8)}).abs();
+      EXPECT_TRUE(at::isfinite(others).all().template item<bool>());
+      EXPECT_GT(others.mean().template item<double>(), .005);
+    }
+  }
+}
+
+TYPED_TEST(EachRowOptimizer, MovesByClippedGradientsOfAnyScaleAlike) {
+  for (const bool masked : {false, true}) {
+    const auto run = [&](double scale, bool clip) {
+      Draws draws(18);
+      RowTable table(draws.normal({12, 4}, at::kFloat));
+      TypeParam rows(table, {.lr = .01});
+      for (int step = 0; step < 20; ++step) {
+        draws.touch(table, 9);  // of norm 6
+        if (masked) table.gradient().valid = at::ones({9}, at::kBool);
+        table.gradient().values.mul_(step % 4 == 1 ? scale : 1);
+        if (clip) htl::clip_grad_norm(table, {}, 1);
+        rows.step();
+      }
+      return table.weight().clone();
+    };
+    for (const double scale : {1e10, 1e20, 1e30}) EXPECT_LT(difference(run(scale, true), run(1, true)), 1e-5) << scale;
+    for (const double scale : {1e-20, 1e-30, 1e-40}) {
+      for (const bool clip : {false, true}) EXPECT_LT(difference(run(scale, clip), run(0, clip)), 1e-5) << "so small a gradient is as good as 0: " << scale;
+    }
+  }
+}
 
 TYPED_TEST(EachRowOptimizer, LeavesUntouchedRowsThePaddingRowAndTheirStateAlone) {
   for (const bool masked : {false, true}) {

@@ -24,7 +24,7 @@ struct DenseLookup {
   }
 };
 
-/// @brief Entry by entry, from the definition.
+/// @brief Entry by entry, from the definition: bags leave the padding row out, as nn::EmbeddingBag does.
 inline DenseLookup dense_lookup(const FieldBatch& batch, const std::vector<FieldRows>& fields, int64_t table_rows,
                                 std::optional<int64_t> padding = std::nullopt, Pooling pooling = Pooling::sum, UnknownIds unknown = UnknownIds::error) {
   const auto count = static_cast<int64_t>(fields.size());
@@ -39,12 +39,14 @@ inline DenseLookup dense_lookup(const FieldBatch& batch, const std::vector<Field
   for (int64_t bag = 0; bag < bags; ++bag) {
     const FieldRows& field = fields[static_cast<size_t>(bag % count)];
     const int64_t begin = offsets[bag], end = offsets[bag + 1];
+    const auto id_of = [&](int64_t n) { return unknown == UnknownIds::map_to_zero && (ids[n] < 0 || ids[n] >= field.size) ? 0 : ids[n]; };
+    const auto left_out = [&](int64_t n) { return !batch.is_short() && field.first_row + id_of(n) == padding.value_or(-1); };
     double sum = 0.0;
-    for (int64_t n = begin; n < end; ++n) sum += weights[n];
+    for (int64_t n = begin; n < end; ++n)
+      if (!left_out(n)) sum += weights[n];
     for (int64_t n = begin; n < end; ++n) {
-      int64_t id = ids[n];
-      if (unknown == UnknownIds::map_to_zero && (id < 0 || id >= field.size)) id = 0;
-      const int64_t row = field.first_row + id;
+      if (left_out(n)) continue;
+      const int64_t id = id_of(n), row = field.first_row + id;
       const double coefficient = pooling == Pooling::mean && !batch.is_short() ? weights[n] / (sum != 0.0 ? sum : 1.0) : weights[n];
       all[bag][row] += coefficient;
       if (!(id == 0 && field.frozen_zero) && row != padding.value_or(-1)) trained[bag][row] += coefficient;

@@ -60,6 +60,21 @@ TEST_F(CoreTaskTest, GivesTheGoldenNumbers) {
   }
 }
 
+TEST_F(CoreTaskTest, WithMovingAveragesGivesTheGoldenNumbersOfMetaBalance) {
+  const Tensor j3 = at::tensor({1., 2., -1., 0., -2., 1., .5, 1., .5, -1., 3., -2.}, at::kDouble).view({3, 4});
+  const CoreTask method{.alpha = 0.0, .gamma = 0.7, .clip_ratio = infinity, .norm = moving_average, .average_decay = 0.9};
+  CoreTask::State state;
+  const auto step = [&](const Tensor& g, const std::vector<double>& averages, const std::vector<double>& golden) {
+    EXPECT_TRUE(close(method.weights(gramian_of(g, {0}), state).matmul(g), at::tensor(golden, at::kDouble), 0.0, 1e-6));
+    for (const int64_t t : {1, 2}) {
+      EXPECT_NEAR(state.core_norms[t].item<double>(), averages[0], 1e-6) << "of the core, beside task " << t;
+      EXPECT_NEAR(state.task_norms[t].item<double>(), averages[static_cast<size_t>(t)], 1e-6) << "of task " << t;
+    }
+  };
+  step(j3, {.244949, .25, .377492}, {-.594604, 2.231637, 1.755589, -.522583});
+  step(j3 * at::tensor({2., 1., 4.}, at::kDouble).unsqueeze(1), {.710352, .475, 1.849709}, {.443979, 3.071538, 5.499306, -3.203758});
+}
+
 TEST_F(CoreTaskTest, SumAndReportGiveTheGoldenNumbers) {
   const Tensor j2 = at::tensor({-4., 1., 1., 6., 1., 1.}, at::kDouble).view({2, 3});
   const Tensor j3 = at::tensor({1., 2., -1., 0., -2., 1., .5, 1., .5, -1., 3., -2.}, at::kDouble).view({3, 4});

@@ -46,7 +46,7 @@ class LookupData : public torch::CustomClassHolder {
 /// Adds {rows, values} to the table's gradient of the step. Rows are distinct; what is there already is merged.
 inline void add_row_gradient(const RowTable& table, const at::Tensor& rows, const at::Tensor& values, const at::Tensor& valid) {
   RowGradient& gradient = table.gradient();
-  if (table.coo_gradient() && !table.weight().grad().defined()) gradient.clear();  // the foreign optimizer's zero_grad() means both
+  if (table.was_zeroed()) gradient.clear();  // the foreign optimizer's zero_grad() means both
   if (!gradient.defined()) {
     gradient = {rows, values, valid};
   } else {
@@ -83,6 +83,12 @@ inline void refuse_second_derivative(const char* who) {
   HTL_CHECK_STATE(!c10::GradMode::is_enabled(), who, ": second derivatives (create_graph) are not offered; differentiate without create_graph");
 }
 
+/// A lookup's gradient [B, D] as row gradient of its table.
+inline void write_row_gradient(LookupData& data, const at::Tensor& gradient) {
+  const RowSums sums = sum_rows(data.groups(), {gradient}, data.bags, data.table.dim(), data.table.weight().options(), false);
+  add_row_gradient(data.table, data.groups().rows, sums.sums.squeeze(1).to(data.table.weight().scalar_type()), data.groups().valid);
+}
+
 struct LookupFunction : torch::autograd::Function<LookupFunction> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& /*weight*/, const at::Tensor& values,
                             const c10::intrusive_ptr<LookupCall>& call) {
@@ -97,9 +103,7 @@ struct LookupFunction : torch::autograd::Function<LookupFunction> {
       if (call->collecting) {
         call->collected = call->collected.defined() ? call->collected + gradients[0] : gradients[0];
       } else {
-        LookupData& data = *call->data;
-        const RowSums sums = sum_rows(data.groups(), {gradients[0]}, data.bags, data.table.dim(), data.table.weight().options(), false);
-        add_row_gradient(data.table, data.groups().rows, sums.sums.squeeze(1).to(data.table.weight().scalar_type()), data.groups().valid);
+        write_row_gradient(*call->data, gradients[0]);
       }
     }
     return {at::Tensor(), at::Tensor(), at::Tensor()};
@@ -179,12 +183,16 @@ inline Lookup lookup(const RowTable& table, const FieldBatch& batch, const std::
   const int64_t rows = batch.rows(), bags = rows * field_count;
   auto [entry_rows, bag] = batch.ids.is_cpu() ? detail::resolve_loops(table, batch, fields, unknown) : detail::resolve_tensors(table, batch, fields, unknown);
   detail::Bags bagging{bags, std::move(bag), {}};
-  if (bagging.bag.defined()) bagging.coefficient = detail::bag_coefficients(batch, bagging.bag, bags, pooling, weight.options());
+  if (bagging.bag.defined()) bagging.coefficient = detail::bag_coefficients(table, batch, entry_rows, bagging.bag, bags, pooling);
   at::Tensor values = detail::gather_rows(weight, entry_rows, bagging).view({rows, field_count * table.dim()});
   return {c10::make_intrusive<detail::LookupData>(table, std::move(entry_rows), std::move(bagging), rows), std::move(values)};
 }
 
 /// @brief The same where every field's ids mean the rows of the table directly: an nn::Embedding or EmbeddingBag of the user's.
+///
+/// `RowTable(module->weight, "items", padding_idx)` means what the module means: one id a field (short form) looks the padding row up as nn::Embedding does;
+/// bags (long form) leave it out as nn::EmbeddingBag does. Weights with a mean, which nn::EmbeddingBag refuses, give the weighted mean. There is no maximum,
+/// no `max_norm` and no `scale_grad_by_freq`.
 inline Lookup lookup(const RowTable& table, const FieldBatch& batch, Pooling pooling = Pooling::sum, UnknownIds unknown = UnknownIds::error) {
   HTL_CHECK(table.defined(), "htl::lookup: expected a table, got an empty RowTable; give it a weight");
   const std::vector<FieldRows> fields(static_cast<size_t>(batch.fields), FieldRows{0, table.rows(), false, table.name()});

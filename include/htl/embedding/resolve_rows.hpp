@@ -22,7 +22,7 @@
 
 namespace htl {
 
-/// @brief How the rows of a bag become one.
+/// @brief How the rows of a bag become one. As in `nn::EmbeddingBag`, a table's padding row counts neither in the sum nor in the mean.
 enum class Pooling {
   sum,  ///< Σ weight · row
   mean  ///< Σ weight · row / Σ weight; zeros for an empty bag
@@ -170,10 +170,14 @@ inline ResolvedRows resolve_tensors(const RowTable& table, const FieldBatch& bat
   return resolved;
 }
 
-/// weight per entry, divided by the bag's sum for a mean.
-inline at::Tensor bag_coefficients(const FieldBatch& batch, const at::Tensor& bag, int64_t bags, Pooling pooling, const at::TensorOptions& options) {
-  if (pooling == Pooling::sum) return batch.weights.defined() ? batch.weights.to(options.dtype()).contiguous() : at::Tensor();
-  const at::Tensor weights = batch.weights.defined() ? batch.weights.to(at::kDouble) : at::ones_like(bag, at::kDouble);
+/// weight per entry, 0 for the padding row, divided by the bag's sum for a mean.
+inline at::Tensor bag_coefficients(const RowTable& table, const FieldBatch& batch, const at::Tensor& entry_rows, const at::Tensor& bag, int64_t bags,
+                                   Pooling pooling) {
+  const at::TensorOptions options = table.weight().options();
+  if (pooling == Pooling::sum && !table.padding_row()) return batch.weights.defined() ? batch.weights.to(options.dtype()).contiguous() : at::Tensor();
+  at::Tensor weights = batch.weights.defined() ? batch.weights.to(at::kDouble) : at::ones_like(bag, at::kDouble);
+  if (table.padding_row()) weights = weights.masked_fill(entry_rows == -1 - *table.padding_row(), 0.0);
+  if (pooling == Pooling::sum) return weights.to(options.dtype()).contiguous();
   const at::Tensor sums = at::zeros({bags}, weights.options()).index_add_(0, bag, weights);
   return (weights / sums.where(sums != 0, 1.0).index_select(0, bag)).to(options.dtype());
 }

@@ -30,7 +30,8 @@ class RowTable {
   /// @brief A table over a weight that somebody owns.
   /// @param weight [R, d] floating-point leaf
   /// @param name for error sentences
-  /// @param padding_row a row that is looked up but never trained and never enters a Gramian
+  /// @param padding_row a row that is never trained and never enters a Gramian, as `padding_idx` of LibTorch's modules: looked up where a field has one id
+  ///   (nn::Embedding), left out of bags, also of a mean's denominator (nn::EmbeddingBag)
   /// @throws c10::ValueError on a wrong shape or padding row, or for the result of an operation; c10::TypeError unless floating point
   explicit RowTable(at::Tensor weight, std::string name = "table", std::optional<int64_t> padding_row = std::nullopt) : state_(std::make_shared<State>()) {
     check_shape("htl::RowTable", "the weight of \"" + name + "\"", weight, {-1, -1});
@@ -59,9 +60,15 @@ class RowTable {
   /// @brief The gradient of the current step.
   RowGradient& gradient() const { return state_->gradient; }
   /// @brief Whether backward also hands the row gradient to `weight().grad()` as a sparse COO tensor, for optimizers that know only that.
-  /// Their zero_grad() then clears both: a row gradient is dropped when `.grad()` is undefined at the next backward.
+  /// Their zero_grad() then clears both: a row gradient is dropped when `.grad()` is undefined, or zeroed, at the next backward. clip_grad_norm() scales both.
   /// Costs a copy of rows and values a step, and such an optimizer sorts the rows again: LibTorch drops the coalesced flag.
   bool& coo_gradient() const { return state_->coo_gradient; }
+  /// @brief Whether a foreign optimizer's zero_grad() has dropped what gradient() still holds.
+  bool was_zeroed() const {
+    if (!coo_gradient()) return false;
+    const at::Tensor& grad = weight().grad();
+    return !grad.defined() || (grad.is_sparse() && grad._nnz() == 0);
+  }
   /// @brief CPU scratch of the row grouping: [R] int32, −1 between uses; made on first use. 4 bytes a row.
   std::vector<int32_t>& slot_scratch() const { return state_->slot_of_row; }
   /// @brief A vector of numbers on a device, copied there once per table; several threads may ask at once.

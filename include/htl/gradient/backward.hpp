@@ -41,26 +41,33 @@ struct Disarm {
       active.call->combine = nullptr;
       active.call->task_of_view.clear();
       active.call->collected.clear();
+      active.join();
     }
-    for (AroundLookup& around : reach.lookups) {
-      around.lookup->collecting = false;
-      around.lookup->collected = at::Tensor();
-    }
+    const auto release = [](LookupCall& lookup) {
+      lookup.collecting = false;
+      lookup.collected = at::Tensor();
+    };
+    for (AroundLookup& around : reach.lookups) release(*around.lookup);
+    for (const c10::intrusive_ptr<LookupCall>& lookup : reach.beside) release(*lookup);
   }
   Disarm(const Disarm&) = delete;
   Disarm& operator=(const Disarm&) = delete;
   explicit Disarm(Reach& r) : reach(r) {}
 };
 
-inline at::Tensor ask(ForkState& fork, GradientReport& report) {
+/// Before any method is asked, so that no memory sees a bad step of another fork.
+inline void check_finite(const ForkState& fork, const GradientReport& report) {
+  if (!report.gramian.is_cpu()) return;
+  for (int64_t t = 0; t < report.gramian.size(0); ++t) {
+    const double square = report.gramian.const_data_ptr<double>()[t * report.gramian.size(0) + t];
+    HTL_CHECK(std::isfinite(square), "htl::backward: the squared gradient norm of task \"", fork.names[static_cast<size_t>(t)], "\" is ", square,
+              " (its loss is ", report.losses[t].item<double>(), "); lower the learning rate, clip, or look for NaN in the batch");
+  }
+}
+
+inline void ask(ForkState& fork, GradientReport& report) {
   TaskGramian gramian{report.gramian, report.active, fork.cores, fork.cores_after, report.losses.to(at::kDouble), fork.step, fork.generator};
   if (report.active.defined()) gramian.active = report.active.to(report.gramian.device());
-  if (report.gramian.is_cpu())
-    for (int64_t t = 0; t < gramian.tasks(); ++t) {
-      const double square = report.gramian.const_data_ptr<double>()[t * gramian.tasks() + t];
-      HTL_CHECK(std::isfinite(square), "htl::backward: the squared gradient norm of task \"", fork.names[static_cast<size_t>(t)], "\" is ", square,
-                " (its loss is ", gramian.losses[t].item<double>(), "); lower the learning rate, clip, or look for NaN in the batch");
-    }
   at::Tensor weights = fork.weights(gramian);
   ++fork.step;
   HTL_CHECK(weights.defined() && weights.dim() == 1 && weights.size(0) == gramian.tasks(),
@@ -73,33 +80,36 @@ inline at::Tensor ask(ForkState& fork, GradientReport& report) {
                 "\" at the squared gradient norm ", report.gramian[t][t].item<double>(), "; a method must be finite for every finite Gramian");
   }
   report.weights = weights;
-  return weights;
 }
 
-/// Representation form: Gramian of what came back, and Σ w_t D_t.
-inline at::Tensor combine_representation(ActiveCall& active, GradientReport& report) {
+/// Representation form: Gramian of what came back.
+inline void gather_representation(ActiveCall& active, GradientReport& report) {
   std::vector<at::Tensor> gradients;
   for (const std::vector<at::Tensor>& of_task : active.call->collected) gradients.push_back(of_task.front());
   report.gramian = representation_gramian(gradients, active.call->base);
-  const at::Tensor weights = ask(*active.fork, report);
+}
+
+/// Σ w_t D_t; undefined where no task came back.
+inline at::Tensor combine_representation(const ActiveCall& active, const GradientReport& report) {
   at::Tensor sum;
-  for (size_t t = 0; t < gradients.size(); ++t) {
-    if (!gradients[t].defined()) continue;
-    const at::Tensor part = gradients[t] * weights[static_cast<int64_t>(t)].to(gradients[t].scalar_type());
+  for (size_t t = 0; t < active.call->collected.size(); ++t) {
+    const at::Tensor& gradient = active.call->collected[t].front();
+    if (!gradient.defined()) continue;
+    const at::Tensor part = gradient * report.weights[static_cast<int64_t>(t)].to(gradient.scalar_type());
     sum = sum.defined() ? sum + part : part;
   }
   return sum;
 }
 
-/// Row form: sums over rows, Gramian, and Σ w_t G_t as the tables' row gradients.
-inline void finish_rows(ActiveCall& active, GradientReport& report, const BackwardOptions& options) {
+/// Row form: sums over rows, with those of earlier micro-batches, and Gramian. While micro-batches accumulate the fork keeps the rows.
+inline std::vector<TaskRows> gather_rows(ActiveCall& active, GradientReport& report, const BackwardOptions& options) {
   std::vector<LookupGradients> parts = std::move(active.around);
   for (size_t i = 0; i < active.call->lookups.size(); ++i) {
     std::vector<at::Tensor> gradients;
     for (const std::vector<at::Tensor>& of_task : active.call->collected) gradients.push_back(of_task[i]);
     parts.push_back({active.call->lookups[i], std::move(gradients)});
   }
-  Accumulated& earlier = active.fork->accumulated;
+  Accumulated earlier = std::exchange(active.fork->accumulated, {});
   if (!earlier.rows.empty()) {
     report.active = earlier.active.defined() && report.active.defined() ? earlier.active.logical_or(report.active) : at::Tensor();
     report.losses = earlier.losses + report.losses;
@@ -107,13 +117,11 @@ inline void finish_rows(ActiveCall& active, GradientReport& report, const Backwa
   at::Tensor gramian;
   std::vector<TaskRows> rows = gather_task_rows(parts, earlier.rows, gramian);
   if (options.accumulate) {
-    earlier = {std::move(rows), report.active, report.losses};
-    return;
+    active.fork->accumulated = {std::move(rows), report.active, report.losses};
+    return {};
   }
-  earlier = {};
   report.gramian = gramian;
-  const at::Tensor weights = ask(*active.fork, report);
-  for (const TaskRows& part : rows) add_row_gradient(part.table, part.rows, combine_rows(part.sums, weights, part.table.weight().scalar_type()), part.valid);
+  return rows;
 }
 
 }  // namespace detail
@@ -157,9 +165,20 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
     report.losses = at::stack(detached);
     report.active = losses.active;
     report.passes = static_cast<int64_t>(passes.size());
-    if (active.call->base.defined() && passes.size() == 1) active.call->combine = [&active, &report] { return detail::combine_representation(active, report); };
+    if (!active.call->base.defined()) continue;
+    if (passes.size() > 1) {
+      active.cut();
+    } else {
+      active.call->combine = [&active, &report] {
+        detail::gather_representation(active, report);
+        detail::check_finite(*active.fork, report);
+        detail::ask(*active.fork, report);
+        return detail::combine_representation(active, report);
+      };
+    }
   }
   for (detail::AroundLookup& around : reach.lookups) around.lookup->collecting = true;
+  for (const auto& lookup : reach.beside) lookup->collecting = true;
 
   for (const std::vector<size_t>& pass : passes) {
     std::vector<at::Tensor> roots;
@@ -189,17 +208,40 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
   }
 
   const c10::AutoGradMode without_graph(false);
+  std::vector<std::vector<detail::TaskRows>> rows(reach.calls.size());
+  std::vector<size_t> to_ask;
   for (size_t c = 0; c < reach.calls.size(); ++c) {
     detail::ActiveCall& active = reach.calls[c];
     active.call->used = true;
-    GradientReport& report = reports[report_of[c]];
-    if (!active.call->base.defined()) {
-      detail::finish_rows(active, report, options);
-    } else if (!active.call->combine) {
-      const at::Tensor sum = detail::combine_representation(active, report);
-      if (sum.defined()) torch::autograd::backward({active.call->base}, {sum});
+    if (active.call->combine) continue;
+    if (active.call->base.defined()) {
+      detail::gather_representation(active, reports[report_of[c]]);
+    } else {
+      rows[c] = detail::gather_rows(active, reports[report_of[c]], options);
     }
+    if (!options.accumulate) to_ask.push_back(c);
   }
+  for (const size_t c : to_ask) detail::check_finite(*reach.calls[c].fork, reports[report_of[c]]);
+  for (const size_t c : to_ask) detail::ask(*reach.calls[c].fork, reports[report_of[c]]);
+
+  std::vector<at::Tensor> bases, sums;  // one backward below all representations: what they come from may be the same graph
+  for (const size_t c : to_ask) {
+    detail::ActiveCall& active = reach.calls[c];
+    if (!active.call->base.defined()) continue;
+    active.join();
+    const at::Tensor sum = detail::combine_representation(active, reports[report_of[c]]);
+    if (!sum.defined()) continue;
+    bases.push_back(active.call->base);
+    sums.push_back(sum);
+  }
+  if (!bases.empty()) torch::autograd::backward(bases, sums);
+  // row gradients last: a refusal above leaves none of them behind
+  for (size_t c = 0; c < reach.calls.size(); ++c)
+    for (const detail::TaskRows& part : rows[c])
+      detail::add_row_gradient(part.table, part.rows, detail::combine_rows(part.sums, reports[report_of[c]].weights, part.table.weight().scalar_type()),
+                               part.valid);
+  for (const auto& lookup : reach.beside)
+    if (lookup->collected.defined()) detail::write_row_gradient(*lookup->data, lookup->collected);
   return reports;
 }
 
@@ -218,6 +260,10 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
 /// @return Gramian, weights and losses, unread
 /// @throws c10::ValueError on names or shapes that don't match, a path past the fork, or gradients or weights that are not finite (CPU);
 ///   c10::Error if no loss reaches the fork or the losses were differentiated before
+///
+/// **After an exception** no RowGradient holds anything of this call, of tables under a fork or beside it. `.grad` of dense parameters may hold a part of it,
+/// and the micro-batches that accumulated before are lost in the fork and already added in tables beside it: where you catch it and go on, call zero_grad()
+/// of both optimizers.
 inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const BackwardOptions& options = {}) {
   return backward(losses, std::vector<AnyFork>{fork}, options).front();
 }

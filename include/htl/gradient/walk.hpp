@@ -9,6 +9,7 @@
 
 #include <map>
 #include <set>
+#include <typeinfo>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -19,7 +20,15 @@ struct ActiveCall {
   std::shared_ptr<ForkState> fork;
   c10::intrusive_ptr<ForkCall> call;
   std::shared_ptr<torch::autograd::Node> node;
-  std::vector<LookupGradients> around;  // gradients that reached the fork's tables past it
+  std::vector<LookupGradients> around = {};  // gradients that reached the fork's tables past it
+  torch::autograd::Edge to_base = {};        // representation form in several passes: where the node led
+
+  /// Lets passes end at the fork: what lies below would be walked in each of them, for nothing.
+  void cut() { std::swap(node->next_edges().front(), to_base); }
+  /// Undoes cut().
+  void join() {
+    if (to_base.function) cut();
+  }
 };
 
 /// A differentiable lookup beside a fork, and the call whose table it reads.
@@ -38,6 +47,7 @@ struct Point {
 struct Reach {
   std::vector<ActiveCall> calls;
   std::vector<AroundLookup> lookups;
+  std::vector<c10::intrusive_ptr<LookupCall>> beside;  // lookups of tables that no fork stands on
   std::vector<Point> points;
   std::vector<std::set<size_t>> points_of_task;
 };
@@ -59,7 +69,7 @@ class Walk {
         const std::shared_ptr<Node> node = weak_node.lock();
         const c10::intrusive_ptr<ForkCall> call = weak_call.lock();
         if (!node || !call) continue;
-        alive_.emplace(node.get(), ActiveCall{fork, call, node, {}});
+        alive_.emplace(node.get(), ActiveCall{fork, call, node});
         for (const auto& lookup : call->lookups) watch(lookup->table);
       }
     for (const auto& [name, loss] : losses.values) traces_.push_back(trace(loss));
@@ -72,6 +82,7 @@ class Walk {
     for (const Trace& trace : traces_)
       for (const auto& [node, view] : trace.views)
         if (call_of_node.try_emplace(node, result.calls.size()).second) result.calls.push_back(alive_.at(node));
+    for (const Trace& trace : traces_) add_beside(trace.seen);
     for (const ActiveCall& active : result.calls)
       if (active.call->base.defined()) check_below(active, result);
     check_calls(result);
@@ -89,14 +100,30 @@ class Walk {
       for (const auto& [node, view] : trace.views) add(node, view, call_of_node.at(node));
       for (Node* node : trace.lookups) {
         const c10::intrusive_ptr<LookupCall>& lookup = lookups_.at(node);
-        for (size_t c = 0; c < result.calls.size(); ++c)
-          if (stands_on(*result.calls[c].call, lookup->data->table) && add(node, -1, result.lookups.size())) result.lookups.push_back({lookup, c});
+        bool forked = false;
+        for (size_t c = 0; c < result.calls.size(); ++c) {
+          if (!stands_on(*result.calls[c].call, lookup->data->table)) continue;
+          forked = true;
+          if (add(node, -1, result.lookups.size())) result.lookups.push_back({lookup, c});
+        }
+        if (!forked) beside_.emplace(std::pair(node->sequence_nr(), node), lookup);  // a fork stood on its table in another forward
       }
     }
+    for (auto beside = beside_.rbegin(); beside != beside_.rend(); ++beside) result.beside.push_back(beside->second);
     return result;
   }
 
  private:
+  /// Keeps the lookups among nodes.
+  template <class Nodes>
+  void add_beside(const Nodes& nodes) {
+    using LookupNode = torch::autograd::CppNode<LookupFunction>;
+    for (Node* node : nodes)
+      if (typeid(*node) == typeid(LookupNode))
+        beside_.emplace(std::pair(node->sequence_nr(), node),
+                        c10::static_intrusive_pointer_cast<LookupCall>(static_cast<LookupNode*>(node)->ctx_.saved_data["call"].toCapsule()));
+  }
+
   /// By the weight: two RowTables over one weight are one table.
   static bool stands_on(const ForkCall& call, const RowTable& table) {
     return std::any_of(call.lookups.begin(), call.lookups.end(), [&](const auto& lookup) { return lookup->table.weight().is_same(table.weight()); });
@@ -144,7 +171,7 @@ class Walk {
   }
 
   /// Representation form: everything that the split tensor comes from.
-  void check_below(const ActiveCall& active, const Reach& reach) const {
+  void check_below(const ActiveCall& active, const Reach& reach) {
     HTL_CHECK_STATE(
         active.call->base._version() == active.call->version,
         "htl::backward: the tensor that the fork split was changed in place afterwards, and its views with it; change it before the split, or a copy");
@@ -167,6 +194,7 @@ class Walk {
       for (size_t i = 0; i < other.call->lookups.size(); ++i)
         HTL_CHECK(!below.contains(other.node->next_edge(i).function.get()), "htl::backward: table \"", other.call->lookups[i]->table.name(),
                   "\" lies under two forks, directly and below a split tensor; no method would see all of its gradient, split it once");
+    add_beside(below);
   }
 
   void check_calls(const Reach& reach) const {
@@ -199,6 +227,7 @@ class Walk {
   const std::vector<std::shared_ptr<ForkState>>& forks_;
   std::unordered_map<Node*, ActiveCall> alive_;
   std::unordered_map<Node*, c10::intrusive_ptr<LookupCall>> lookups_;
+  std::map<std::pair<uint64_t, Node*>, c10::intrusive_ptr<LookupCall>> beside_;  // by age, so that sums don't depend on addresses
   std::vector<Trace> traces_;
 };
 

@@ -22,17 +22,33 @@ namespace htl {
 
 namespace detail {
 
-/// @brief All gradients of a step: what is clipped.
-inline std::vector<at::Tensor> step_gradients(const RowTables& tables, const std::vector<at::Tensor>& parameters) {
-  std::vector<at::Tensor> gradients;
+/// @brief All gradients of a step.
+struct StepGradients {
+  std::vector<at::Tensor> counted;  // what the norm is of
+  std::vector<at::Tensor> along;    // the same numbers again, for another reader: scaled but not counted
+};
+
+/// @brief What is clipped.
+inline StepGradients step_gradients(const RowTables& tables, const std::vector<at::Tensor>& parameters) {
+  StepGradients gradients;
+  std::vector<at::Tensor>& counted = gradients.counted;
   const auto add = [&](const at::Tensor& gradient, const std::string& owner) {
     HTL_CHECK(gradient.layout() == at::kStrided, "htl::clip_grad_norm: ", owner, " has a sparse gradient; clip row tables through their RowTable");
-    HTL_CHECK(gradients.empty() || gradient.device() == gradients.front().device(), "htl::clip_grad_norm: expected all gradients on one device, got ",
-              gradients.front().device(), " and ", gradient.device(), " (", owner, ")");
-    gradients.push_back(gradient);
+    HTL_CHECK(counted.empty() || gradient.device() == counted.front().device(), "htl::clip_grad_norm: expected all gradients on one device, got ",
+              counted.front().device(), " and ", gradient.device(), " (", owner, ")");
+    counted.push_back(gradient);
   };
   for (const RowTable& table : tables) {
-    if (table.gradient().defined()) add(table.gradient().values, "table \"" + table.name() + "\"");
+    if (!table.gradient().defined() || table.was_zeroed()) continue;
+    const std::string owner = "table \"" + table.name() + "\"";
+    const at::Tensor grad = table.coo_gradient() ? table.weight().grad() : at::Tensor();
+    if (grad.defined() && !grad.is_sparse()) {  // it holds more than rows: somebody else's dense gradient too
+      add(grad, owner);
+      gradients.along.push_back(table.gradient().values);
+    } else {
+      add(table.gradient().values, owner);
+      if (grad.defined()) gradients.along.push_back(grad._values());
+    }
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
     HTL_CHECK(parameters[i].defined(), "htl::clip_grad_norm: parameter ", i, " is undefined");
@@ -121,7 +137,7 @@ inline at::Tensor norm_by_operators(const std::vector<at::Tensor>& gradients) { 
 /// @throws c10::ValueError when a gradient is sparse or they lie on several devices
 inline at::Tensor grad_norm(const RowTables& tables, const std::vector<at::Tensor>& parameters) {
   const c10::NoGradGuard no_grad;
-  const std::vector<at::Tensor> gradients = detail::step_gradients(tables, parameters);
+  const std::vector<at::Tensor> gradients = detail::step_gradients(tables, parameters).counted;
   std::vector<detail::NormPiece> pieces;
   if (detail::cut_into_pieces(gradients, pieces)) return at::scalar_tensor(detail::norm_of(pieces), at::kDouble);
   return detail::norm_by_operators(gradients);
@@ -129,7 +145,8 @@ inline at::Tensor grad_norm(const RowTables& tables, const std::vector<at::Tenso
 
 /// @brief Scales all gradients of a step by `min(1, max_norm / (norm + 1e-6))`, one norm over row gradients and dense parameters together.
 ///
-/// The same as `torch::nn::utils::clip_grad_norm_` on the dense gradients. Call it after htl::backward and before the optimizers' step().
+/// The same as `torch::nn::utils::clip_grad_norm_` on the dense gradients; a table that also hands its gradient to `.grad()` (RowTable::coo_gradient) counts
+/// once and has both scaled, so clip it as a table and leave its weight out of `parameters`. Call it after htl::backward and before the optimizers' step().
 /// A norm that isn't finite makes the gradients NaN or zero, as there: look at what is returned.
 /// @param tables tables, or modules that own them
 /// @param parameters dense parameters
@@ -140,17 +157,21 @@ inline at::Tensor clip_grad_norm(const RowTables& tables, const std::vector<at::
   HTL_CHECK(max_norm > 0, "htl::clip_grad_norm: expected max_norm > 0, got ", max_norm);
   if (std::isinf(max_norm)) return grad_norm(tables, parameters);
   const c10::NoGradGuard no_grad;
-  const std::vector<at::Tensor> gradients = detail::step_gradients(tables, parameters);
-  std::vector<detail::NormPiece> pieces;
-  if (detail::cut_into_pieces(gradients, pieces)) {
+  detail::StepGradients gradients = detail::step_gradients(tables, parameters);
+  std::vector<detail::NormPiece> pieces, along;
+  if (detail::cut_into_pieces(gradients.counted, pieces) && detail::cut_into_pieces(gradients.along, along)) {
     const double norm = detail::norm_of(pieces), factor = max_norm / (norm + 1e-6);
-    if (!(factor >= 1)) detail::scale_pieces(pieces, factor);
+    if (!(factor >= 1)) {
+      detail::scale_pieces(pieces, factor);
+      detail::scale_pieces(along, factor);
+    }
     return at::scalar_tensor(norm, at::kDouble);
   }
-  at::Tensor norm = detail::norm_by_operators(gradients);
+  at::Tensor norm = detail::norm_by_operators(gradients.counted);
   const at::Tensor factor = norm.add(1e-6).reciprocal_().mul_(max_norm).clamp_max_(1);
+  gradients.counted.insert(gradients.counted.end(), gradients.along.begin(), gradients.along.end());
   std::vector<std::pair<at::ScalarType, std::vector<at::Tensor>>> by_type;
-  for (const at::Tensor& gradient : gradients) {
+  for (const at::Tensor& gradient : gradients.counted) {
     const auto same = std::find_if(by_type.begin(), by_type.end(), [&](const auto& entry) { return entry.first == gradient.scalar_type(); });
     (same == by_type.end() ? by_type.emplace_back(gradient.scalar_type(), std::vector<at::Tensor>{}) : *same).second.push_back(gradient);
   }

@@ -34,6 +34,8 @@ struct FusedAdamOptions {
 /// *State*: for the i-th parameter step (a float32 scalar, exact up to 2²⁴), exp_avg and exp_avg_sq of its shape, in float32 (float64 for float64). It keeps
 /// its type when the model is cast. A bfloat16 or float16 parameter is updated in float32 and rounded once: updates below its resolution are
 /// lost, so keep the weights in float32 and use autocast where that matters.
+/// *Overflow*: in float32 the square of an element beyond 1e19 makes its second moment infinite, and the element stands still (but for decay) ever after,
+/// without a word; so it is with LibTorch's Adam. htl::clip_grad_norm() before step() keeps such gradients away.
 /// *Device*: LibTorch's fused kernel. On the CPU pieces of a fixed size run on the pool, with the same bits for any number of threads. Elsewhere
 /// there is no synchronisation, with learning rate and t in device memory: a CUDA graph can capture a step after one ordinary step, if
 /// gradients keep their memory (`zero_grad(false)`).

@@ -9,6 +9,7 @@
 #include <ATen/ops/where.h>
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,6 +52,8 @@ struct LazyAdamOptions {
 /// *State*: exp_avg and exp_avg_sq [R, d], row_step [R] int32 with `per_row`, in float32 (float64 for float64 tables), and step, an int64 scalar for each
 /// table. It keeps its type when the model is cast; for bfloat16 tables the update is calculated in float32 and rounded once. Its memory is taken from the
 /// system as rows are touched.
+/// *Overflow*: in float32 the square of an element beyond 1e19 makes its second moment infinite, and the element stands still (but for decay) ever after,
+/// without a word; so it is with LibTorch's Adam. htl::clip_grad_norm() before step() keeps such gradients away.
 /// *Device*: on the CPU one loop over the touched rows, bit-identical for any number of threads; elsewhere ATen operators without synchronisation, with
 /// learning rate and t in device memory, so that a CUDA graph can capture a step after one ordinary step. Cost: O(S·d), whatever R.
 class LazyAdam {
@@ -214,7 +217,8 @@ class LazyAdam {
                      square = state.exp_avg_sq.index_select(0, step.rows);
     const at::Tensor gradient = options_.decoupled_weight_decay || options_.weight_decay == 0 ? step.values : step.values.add(old, options_.weight_decay);
     const at::Tensor mean_change = at::where(step.mask, gradient.sub(mean).mul_(1 - options_.beta1), zero);
-    const at::Tensor square_change = at::where(step.mask, gradient.square().sub_(square).mul_(1 - options_.beta2), zero);
+    const at::Tensor finite = step.mask.logical_and(square < std::numeric_limits<double>::infinity());  // an infinite moment stays so: ∞ − ∞ is no number
+    const at::Tensor square_change = at::where(finite, gradient.square().sub_(square).mul_(1 - options_.beta2), zero);
     state.exp_avg.index_add_(0, step.rows, mean_change);
     state.exp_avg_sq.index_add_(0, step.rows, square_change);
     if (active.defined() && !active.is_cpu()) {

@@ -35,6 +35,8 @@ struct RowAdagradOptions {
 /// *Contract*: step() reads each table's row gradient and clears it; a table without one is skipped; a table's padding row never changes.
 /// *State*: accumulator [R] ([R, d] elementwise), the sum without a_0, in float32 (float64 for float64 tables). It keeps its type when the model is
 /// cast; for bfloat16 tables the update is calculated in float32 and rounded once. Its memory is taken from the system as rows are touched.
+/// *Overflow*: in float32 the square of an element beyond 1e19 makes its accumulator infinite, and the row (elementwise: the element) stands still ever
+/// after, without a word; so it is with LibTorch's Adagrad. htl::clip_grad_norm() before step() keeps such gradients away.
 /// *Device*: on the CPU one loop over the touched rows, bit-identical for any number of threads; elsewhere ATen operators without synchronisation and with
 /// the learning rate in device memory, so that a CUDA graph can capture a step after one ordinary step. Cost: O(S·d), whatever R.
 class RowAdagrad {

@@ -1119,15 +1119,33 @@ TEST_F(Refusal, LeavesNothingOfTheStepInAnyRowGradient) {
       }
 }
 
+TEST_F(Refusal, DropsTheMicroBatchesOfTheStep) {
+  const Small m;
+  GradientFork<Given> fork(m.tasks, {.values = {1.0, -2.0, 0.5}});
+  const auto scaled = [&](double factor) {
+    TaskLosses losses = m.losses(fork->split(m.look()));
+    losses.values.set("a", losses["a"] * factor);
+    return losses;
+  };
+  backward(scaled(std::numeric_limits<double>::quiet_NaN()), fork, {.accumulate = true});  // found at the end of the step
+  EXPECT_TRUE(contains(sentence_of([&] { backward(scaled(1.0), fork); }), "task \"a\" is nan"));
+  EXPECT_FALSE(m.table.gradient().defined());
+  const Tensor g = m.dense_gradients();
+  EXPECT_TRUE(is_gramian(backward(scaled(1.0), fork).gramian, g));
+  EXPECT_TRUE(is_combination(dense_gradient(m.table).flatten(), at::tensor({1.0, -2.0, 0.5}, at::kDouble), g));
+}
+
 TEST_F(Refusal, OfOneForkKeepsTheOthersRowsAndMemoryAsTheyWere) {
   const Small m, n;
   for (const bool bad_first : {true, false}) {
     GradientFork<Counting> good(m.tasks), bad(m.tasks);
     const auto a = good->split(m.look()), b = bad->split(n.look());
     TaskLosses losses;
-    for (size_t t = 0; t < 3; ++t)
-      losses.values.set(std::string(1, static_cast<char>('a' + t)), m.loss(a[t], t) + n.loss(b[t], t) * std::numeric_limits<double>::infinity());
-    EXPECT_NE(sentence_of([&] { backward(losses, bad_first ? std::vector<AnyFork>{bad, good} : std::vector<AnyFork>{good, bad}); }), "no error");
+    for (size_t t = 0; t < 3; ++t) {
+      const Tensor finite = m.loss(a[t], t), infinite = n.loss(b[t], t) * std::numeric_limits<double>::infinity();
+      losses.values.set(std::string(1, static_cast<char>('a' + t)), bad_first ? infinite + finite : finite + infinite);  // the walk meets them in this order
+    }
+    EXPECT_NE(sentence_of([&] { backward(losses, {good, bad}); }), "no error");
     EXPECT_FALSE(m.table.gradient().defined() || n.table.gradient().defined());
     for (auto* fork : {&good, &bad}) {
       EXPECT_EQ((*fork)->step(), 0);

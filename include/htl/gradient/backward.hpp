@@ -127,6 +127,8 @@ inline std::vector<TaskRows> gather_rows(ActiveCall& active, GradientReport& rep
 }  // namespace detail
 
 /// @brief Differentiates the task losses through several forks. See the call with one fork.
+///
+/// Each fork asks its own method. Split tensors may share a trunk, and one may come from another (not from its views); below them one backward runs.
 /// @return a report for each fork
 inline std::vector<GradientReport> backward(const TaskLosses& losses, const std::vector<AnyFork>& forks, const BackwardOptions& options = {}) {
   HTL_CHECK(!forks.empty(), "htl::backward: expected at least one fork, got none; without one call losses.sum().backward()");
@@ -251,9 +253,9 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
 /// tables' RowGradient, added to what is there; representation form: `.grad` of the parameters below). G_t is the exact gradient of task t's loss.
 ///
 /// **Overlap**: where two losses come back through the same view (stop-gradient `none`, products of predictions), a colouring of the overlap says how
-/// many passes are needed; T at worst. **Ways around**: another differentiable lookup of the same table (an FM term, a second tower) is counted exactly;
-/// any other path past the fork is refused with a sentence. **Cost**: one walk over the losses' graphs (microseconds), the backward pass(es), O(B·F·d·T)
-/// for row sums and Gramian. **Synchronisation**: none on CUDA.
+/// many passes are needed, T at worst; what lies below a split tensor is walked once. **Ways around**: another differentiable lookup of the same table (an FM
+/// term, a second tower) is counted exactly; any other path past the fork is refused with a sentence. **Cost**: one walk over the losses' graphs
+/// (microseconds), the backward pass(es), O(B·F·d·T) for row sums and Gramian. **Synchronisation**: none on CUDA.
 /// @param losses one scalar a task, names and order as in the fork's TaskSet; their graphs are consumed
 /// @param fork the fork that the losses' model split with
 /// @param options micro-batches

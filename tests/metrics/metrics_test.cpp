@@ -598,7 +598,7 @@ void expect_refusals(const std::string& who) {
             }),
             who + ": expected finite labels, got inf in row 1 of the batch; mask rows without a label");
   EXPECT_EQ(sentence([&] {
-              metric.add(at::tensor({0.5, nan}), {at::tensor({1.0, infinity}), {}, at::tensor({1.0, 0.0})});
+              M(metric).add(at::tensor({0.5, nan}), {at::tensor({1.0, infinity}), {}, at::tensor({1.0, 0.0})});
             }),
             "no error")
       << "a row of weight 0 is none";

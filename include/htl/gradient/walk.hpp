@@ -7,6 +7,7 @@
 
 #include <torch/csrc/autograd/function.h>
 
+#include <functional>
 #include <map>
 #include <set>
 #include <typeinfo>
@@ -109,7 +110,7 @@ class Walk {
         if (!forked) beside_.emplace(std::pair(node->sequence_nr(), node), lookup);  // a fork stood on its table in another forward
       }
     }
-    for (auto beside = beside_.rbegin(); beside != beside_.rend(); ++beside) result.beside.push_back(beside->second);
+    for (const auto& [age, lookup] : beside_) result.beside.push_back(lookup);
     return result;
   }
 
@@ -227,7 +228,7 @@ class Walk {
   const std::vector<std::shared_ptr<ForkState>>& forks_;
   std::unordered_map<Node*, ActiveCall> alive_;
   std::unordered_map<Node*, c10::intrusive_ptr<LookupCall>> lookups_;
-  std::map<std::pair<uint64_t, Node*>, c10::intrusive_ptr<LookupCall>> beside_;  // by age, so that sums don't depend on addresses
+  std::map<std::pair<uint64_t, Node*>, c10::intrusive_ptr<LookupCall>, std::greater<>> beside_;  // by age, so that sums don't depend on addresses
   std::vector<Trace> traces_;
 };
 

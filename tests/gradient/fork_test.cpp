@@ -6,6 +6,7 @@
 #include <htl/weighting/sum.hpp>
 
 #include <support/dense_rows.hpp>
+#include <support/given.hpp>
 #include <support/seeded.hpp>
 
 #include <ATen/ATen.h>
@@ -20,12 +21,6 @@ namespace {
 using namespace htl;
 using namespace htl::test;
 using at::Tensor;
-
-/// Weights that do not depend on the Gramian.
-struct Given {
-  std::vector<double> values;
-  Tensor weights(const TaskGramian& gramian) const { return at::tensor(values, gramian.matrix.options()); }
-};
 
 /// w_t = 1 and a count of calls in the memory.
 struct Counting {

@@ -4,6 +4,7 @@
 #include <htl/weighting/core_task.hpp>
 
 #include <support/dense_rows.hpp>
+#include <support/given.hpp>
 #include <support/gradcheck.hpp>
 #include <support/seeded.hpp>
 
@@ -15,12 +16,6 @@ namespace {
 using namespace htl;
 using namespace htl::test;
 using at::Tensor;
-
-/// Weights that do not depend on the Gramian.
-struct Given {
-  std::vector<double> values;
-  Tensor weights(const TaskGramian& gramian) const { return at::tensor(values, gramian.matrix.options()); }
-};
 
 /// The identity; counts how often its backward runs.
 struct Counted : torch::autograd::Function<Counted> {

@@ -71,12 +71,6 @@ class LookupCall : public torch::CustomClassHolder {
   c10::intrusive_ptr<LookupData> data;
   bool collecting = false;
   at::Tensor collected;
-
-  /// The table knows its lookups weakly: what they hold goes with the graph, not with the table's list.
-  void release_resources() override {
-    data.reset();
-    collected = at::Tensor();
-  }
 };
 
 inline void refuse_second_derivative(const char* who) {
@@ -127,11 +121,7 @@ class Lookup {
   /// grouped once for all users of this lookup.
   const at::Tensor& values() {
     if (values_.defined() || !requires_grad()) return values_.defined() ? values_ : raw_;
-    const auto call = c10::make_intrusive<detail::LookupCall>(data_);
-    values_ = detail::LookupFunction::apply(data_->table.weight(), raw_, call);
-    auto& live = data_->table.live_lookups();
-    std::erase_if(live, [](const auto& entry) { return entry.first.expired(); });
-    live.emplace_back(values_.grad_fn(), call);
+    values_ = detail::LookupFunction::apply(data_->table.weight(), raw_, c10::make_intrusive<detail::LookupCall>(data_));
     return values_;
   }
   /// @brief [B, D] the plain numbers, without a graph. Changing them in place changes every view of this lookup.

@@ -6,17 +6,12 @@
 #include <htl/embedding/row_gradient.hpp>
 
 #include <ATen/ops/tensor.h>
-#include <c10/util/intrusive_ptr.h>
 
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
-
-namespace torch::autograd {
-struct Node;
-}
 
 namespace htl {
 
@@ -79,10 +74,6 @@ class RowTable {
     if (state_->copies.size() >= 64) state_->copies.clear();
     return state_->copies.emplace_back(numbers, at::tensor(numbers, at::kLong).to(device)).second;
   }
-  /// @brief The differentiable lookups of this table whose graph is alive; backward() looks here for ways around a fork.
-  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>>& live_lookups() const {
-    return state_->live_lookups;
-  }
   /// @brief How often this table's lookups have been grouped by row; tests prove that nothing is grouped twice.
   int64_t& groupings() const { return state_->groupings; }
   /// @brief Whether two handles share one table.
@@ -98,7 +89,6 @@ class RowTable {
     std::vector<int32_t> slot_of_row;
     std::mutex copies_mutex;
     std::vector<std::pair<std::vector<int64_t>, at::Tensor>> copies;
-    std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<c10::intrusive_ptr_target>>> live_lookups;
     int64_t groupings = 0;
   };
   std::shared_ptr<State> state_;

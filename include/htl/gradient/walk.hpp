@@ -71,7 +71,7 @@ class Walk {
         const c10::intrusive_ptr<ForkCall> call = weak_call.lock();
         if (!node || !call) continue;
         alive_.emplace(node.get(), ActiveCall{fork, call, node});
-        for (const auto& lookup : call->lookups) watch(lookup->table);
+        for (const auto& lookup : call->lookups) forked_.push_back(lookup->table);
       }
     for (const auto& [name, loss] : losses.values) traces_.push_back(trace(loss));
   }
@@ -100,7 +100,7 @@ class Walk {
       };
       for (const auto& [node, view] : trace.views) add(node, view, call_of_node.at(node));
       for (Node* node : trace.lookups) {
-        const c10::intrusive_ptr<LookupCall>& lookup = lookups_.at(node);
+        const c10::intrusive_ptr<LookupCall> lookup = lookup_of(node);
         bool forked = false;
         for (size_t c = 0; c < result.calls.size(); ++c) {
           if (!stands_on(*result.calls[c].call, lookup->data->table)) continue;
@@ -115,27 +115,29 @@ class Walk {
   }
 
  private:
+  /// The lookup whose node this is; null for any other.
+  static c10::intrusive_ptr<LookupCall> lookup_of(Node* node) {
+    using LookupNode = torch::autograd::CppNode<LookupFunction>;
+    if (typeid(*node) != typeid(LookupNode)) return {};
+    return c10::static_intrusive_pointer_cast<LookupCall>(static_cast<LookupNode*>(node)->ctx_.saved_data["call"].toCapsule());
+  }
+
   /// Keeps the lookups among nodes.
   template <class Nodes>
   void add_beside(const Nodes& nodes) {
-    using LookupNode = torch::autograd::CppNode<LookupFunction>;
     for (Node* node : nodes)
-      if (typeid(*node) == typeid(LookupNode))
-        beside_.emplace(std::pair(node->sequence_nr(), node),
-                        c10::static_intrusive_pointer_cast<LookupCall>(static_cast<LookupNode*>(node)->ctx_.saved_data["call"].toCapsule()));
+      if (const auto lookup = lookup_of(node)) beside_.emplace(std::pair(node->sequence_nr(), node), lookup);
+  }
+
+  /// Whether a node looks up in a table that a fork stands on.
+  bool looks_up_forked(Node* node) const {
+    const c10::intrusive_ptr<LookupCall> lookup = lookup_of(node);
+    return lookup && std::any_of(forked_.begin(), forked_.end(), [&](const RowTable& table) { return table.is_same(lookup->data->table); });
   }
 
   /// By the weight: two RowTables over one weight are one table.
   static bool stands_on(const ForkCall& call, const RowTable& table) {
     return std::any_of(call.lookups.begin(), call.lookups.end(), [&](const auto& lookup) { return lookup->table.weight().is_same(table.weight()); });
-  }
-
-  void watch(const RowTable& table) {
-    for (const auto& [weak_node, weak_call] : table.live_lookups()) {
-      const std::shared_ptr<Node> node = weak_node.lock();
-      const auto call = weak_call.lock();
-      if (node && call) lookups_.emplace(node.get(), c10::static_intrusive_pointer_cast<LookupCall>(call));
-    }
   }
 
   Trace trace(const at::Tensor& loss) const {
@@ -148,7 +150,7 @@ class Walk {
       open.pop_back();
       if (alive_.contains(node)) {
         result.views.emplace_back(node, input);
-      } else if (lookups_.contains(node)) {
+      } else if (looks_up_forked(node)) {
         result.lookups.push_back(node);
       } else if (result.seen.insert(node).second) {
         for (const auto& edge : node->next_edges())
@@ -227,7 +229,7 @@ class Walk {
   const TaskLosses& losses_;
   const std::vector<std::shared_ptr<ForkState>>& forks_;
   std::unordered_map<Node*, ActiveCall> alive_;
-  std::unordered_map<Node*, c10::intrusive_ptr<LookupCall>> lookups_;
+  std::vector<RowTable> forked_;                                                                 // tables that forks stand on
   std::map<std::pair<uint64_t, Node*>, c10::intrusive_ptr<LookupCall>, std::greater<>> beside_;  // by age, so that sums don't depend on addresses
   std::vector<Trace> traces_;
 };

@@ -98,7 +98,7 @@ TEST(LinearParts, WritesItsGradientsWhateverTheStridesOfWeightAndParts) {
           for (const bool mapped : {false, true}) {
             const int64_t rows = 40;
             std::vector<MappedPart> parts;
-            std::vector<at::Tensor> leaves, values;
+            std::vector<at::Tensor> leaves;
             const auto leaf = [&](const at::Tensor& tensor) {
               leaves.push_back(tensor.detach().requires_grad_());  // the strides stay
               return leaves.back();
@@ -106,25 +106,37 @@ TEST(LinearParts, WritesItsGradientsWhateverTheStridesOfWeightAndParts) {
             int64_t width = 0;
             for (const int64_t columns : widths) {
               parts.push_back({leaf(laid_out(rows, columns, form, type)), {}, {}});
-              values.push_back(parts.back().values.to(at::kDouble));
               width += columns;
             }
             if (mapped) {
               // wide enough that the map is composed with the layer
               parts.back().map = leaf(laid_out(12, widths.back(), form, type));
               parts.back().shift = leaf(random.normal({12}, 1.0, type));
-              values.back() = at::linear(values.back(), parts.back().map.to(at::kDouble), parts.back().shift.to(at::kDouble));
               width += 12 - widths.back();
             }
             const at::Tensor weight = leaf(laid_out(outputs, width, form, type)), bias = leaf(random.normal({outputs}, 1.0, type));
             const at::Tensor cotangent = laid_out(rows, outputs, form, type);
+            const auto layer = [&](const std::vector<at::Tensor>& of) {
+              std::vector<at::Tensor> values(of.begin(), of.begin() + static_cast<std::ptrdiff_t>(widths.size()));
+              if (mapped) values.back() = at::linear(values.back(), of[widths.size()], of[widths.size() + 1]);
+              return at::linear(at::cat(values, 1), of[of.size() - 2], of.back());
+            };
             const at::Tensor ours = linear_mapped_parts(parts, weight, bias);
-            const at::Tensor theirs = at::linear(at::cat(values, 1), weight.to(at::kDouble), bias.to(at::kDouble));
+            std::vector<at::Tensor> exact = {}, sizes = {};  // sizes: with them a sum is that of its terms' absolute values, which rounding is measured by
+            for (const at::Tensor& tensor : leaves) {
+              exact.push_back(tensor.detach().to(at::kDouble).requires_grad_());
+              sizes.push_back(tensor.detach().to(at::kDouble).abs().requires_grad_());
+            }
+            const at::Tensor theirs = layer(exact), largest = layer(sizes);
             const std::string where = c10::str(form, ", O = ", outputs, ", ", widths.size(), " parts, mapped ", mapped, ", ", type);
-            EXPECT_TRUE(close_to_reference(ours, theirs)) << where;
-            const auto by_us = torch::autograd::grad({ours}, leaves, {cotangent}),
-                       by_them = torch::autograd::grad({theirs}, leaves, {cotangent.to(at::kDouble)});
-            for (size_t i = 0; i < leaves.size(); ++i) EXPECT_TRUE(close_to_reference(by_us[i], by_them[i])) << where << ", tensor " << i;
+            const double rounding = type == at::kFloat ? 4e-6 : 1e-14;  // up to 60 terms
+            const auto is_rounding_of = [&](const at::Tensor& result, const at::Tensor& reference, const at::Tensor& terms) {
+              return result.scalar_type() == type && at::all((result.to(at::kDouble) - reference).abs() <= rounding * terms).item<bool>();
+            };
+            EXPECT_TRUE(is_rounding_of(ours.detach(), theirs.detach(), largest.detach())) << where;
+            const auto by_us = torch::autograd::grad({ours}, leaves, {cotangent}), by_them = torch::autograd::grad({theirs}, exact, {cotangent.to(at::kDouble)}),
+                       bounds = torch::autograd::grad({largest}, sizes, {cotangent.to(at::kDouble).abs()});
+            for (size_t i = 0; i < leaves.size(); ++i) EXPECT_TRUE(is_rounding_of(by_us[i], by_them[i], bounds[i])) << where << ", tensor " << i;
           }
 }
 

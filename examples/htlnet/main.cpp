@@ -4,11 +4,11 @@
 #include "data/kuairand.hpp"
 #include "data/synthetic_dataset.hpp"
 #include "machine.hpp"
+#include "run_folder.hpp"
+#include "stop_request.hpp"
 #include "trainer.hpp"
 
-#include <htl/io/atomic_file.hpp>
 #include <htl/io/feature_map_json.hpp>
-#include <htl/io/module_state.hpp>
 #include <htl/io/task_set_json.hpp>
 
 #include <torch/cuda.h>
@@ -19,7 +19,6 @@
 #include <array>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <optional>
 
@@ -144,27 +143,12 @@ nlohmann::json with_denominators(nlohmann::json test, const htl::TaskSet& tasks)
   return test;
 }
 
-/// Makes the run's folder with what is known before training. What another run left there goes first, so that a stopped run never shows its results.
-void begin_folder(const std::filesystem::path& run, const Options& options, const Dataset& data, const htl::TaskSet& tasks) {
-  const std::string schema = options.data.dataset == "csv" ? htl::read_file(options.data.schema) : "";  // may be the one in this folder
-  std::error_code error;
-  std::filesystem::create_directories(run, error);
-  HTL_CHECK(!error, "htlnet: can't make the folder \"", run.string(), "\": ", error.message());
-  for (const char* name : {"summary.json", "model.safetensors", "schema.toml"}) {
-    std::filesystem::remove(run / name, error);
-    HTL_CHECK(!error, "htlnet: can't remove \"", (run / name).string(), "\" of the run before: ", error.message());
-  }
-  htl::write_atomically(run / "config.toml", to_toml(options.values));
-  if (options.data.dataset == "csv") htl::write_atomically(run / "schema.toml", schema);
-  htl::write_json(run / "features.json", htl::to_json(data.features));
-  htl::write_json(run / "tasks.json", htl::to_json(tasks));
-}
-
 int train(const Options& options) {
-  const std::filesystem::path run(options.output);
-  for (const char* saved : {"summary.json", "model.safetensors"})
-    HTL_CHECK(options.overwrite || !std::filesystem::exists(run / saved), "htlnet: the folder \"", options.output, "\" holds the ", saved,
-              " of an earlier run; give another --output, or --overwrite to replace that run");
+  RunFolder run(options);
+  if (run.is_finished()) {
+    std::cout << "the run in " << options.output << " is finished: " << run.file("summary.json").string() << "\n";
+    return 0;
+  }
   prepare_process(options.train);
   const torch::Device device = device_of(options.train.device);
   const MatrixBackend backend = device.is_cpu() ? choose_matrix_backend(options.train.matrix_backend) : MatrixBackend{.name = "cublas"};
@@ -187,28 +171,39 @@ int train(const Options& options) {
   htl::BatchLoader loader = training_loader(data.train, options.train, device);
   Trainer trainer(net, tasks, options, std::max<int64_t>(1, loader.batches()));
 
-  begin_folder(run, options, data, tasks);
-  std::ofstream metrics_file(run / "metrics.jsonl", std::ios::trunc);
-  HTL_CHECK(metrics_file.good(), "htlnet: can't write \"", (run / "metrics.jsonl").string(), "\"");
+  htl::TrainingState state;
+  trainer.add_to(state);
+  state.add("loader", loader);
+  const int64_t begin = run.begin(data, tasks, state);
+  for (const std::string& sentence : run.warnings()) progress.warning(sentence);
   progress.line("rows: " + std::to_string(data.train.rows()) + " train, " + std::to_string(data.valid.rows()) + " valid, " + std::to_string(data.test.rows()) +
                 " test (read in " + std::to_string(load_seconds).substr(0, 4) + " s); " + std::to_string(parameters) + " parameters, " +
                 std::to_string(net->embedding->weight.size(0)) + " embedding rows; matrix products: " + backend.name);
-  const TrainingResult result = trainer.run(
-      loader, data.valid, data.groups, selection,
-      [&](const nlohmann::json& line) {
-        metrics_file << line.dump() << '\n';
-        metrics_file.flush();
-      },
-      [&] { htl::save_module(run / "model.safetensors", *net); });
-  htl::load_module(run / "model.safetensors", *net);
+  if (begin > 0) progress.line("going on from step " + std::to_string(begin));
+  const StopRequest stop;
+  const std::filesystem::path weights = run.file("model.safetensors");
+  HTL_CHECK(trainer.result().best_epoch == 0 || std::filesystem::exists(weights), "htlnet: \"", weights.string(),
+            "\" of the best epoch is not there, and the checkpoint goes on after it; give another --output");
+  const bool ended = trainer.run(loader, data.valid, data.groups, selection,
+                                 {.log = [&](const nlohmann::json& line) { run.log(line); },
+                                  .keep = [&] { htl::save_module(weights, *net); },
+                                  .checkpoint = [&](int64_t step) { run.checkpoint(step); },
+                                  .is_asked_to_stop = [&] { return stop.signal() != 0; }});
+  if (!ended) {
+    std::cerr << "htlnet: stopped after step " << trainer.steps() << "; --resume goes on from there\n";
+    return 128 + stop.signal();
+  }
+  const TrainingResult& result = trainer.result();
+  htl::load_module(weights, *net);
 
   const Evaluation test = evaluate(net, tasks, data.test, data.groups, device);
   const nlohmann::json best = optimum(options, data, tasks, false);
-  metrics_file << nlohmann::json{{"kind", "evaluation"}, {"split", "test"},         {"epoch", result.best_epoch},
-                                 {"step", result.steps}, {"metrics", test.metrics}, {"by_group", test.by_group}}
-                      .dump()
-               << '\n';
-  HTL_CHECK(metrics_file.flush().good(), "htlnet: could not write all of \"", (run / "metrics.jsonl").string(), "\"; is the disk full?");
+  run.log({{"kind", "evaluation"},
+           {"split", "test"},
+           {"epoch", result.best_epoch},
+           {"step", trainer.steps()},
+           {"metrics", test.metrics},
+           {"by_group", test.by_group}});
   nlohmann::ordered_json summary;
   summary["test"] = with_denominators(test.metrics, tasks);
   if (!test.by_group.empty()) summary["test_by_group"] = test.by_group;
@@ -222,7 +217,7 @@ int train(const Options& options) {
   summary["best_epoch"] = result.best_epoch;
   summary["best_validation_value"] = to_json(result.best_value);
   summary["epochs"] = result.epochs;
-  summary["steps"] = result.steps;
+  summary["steps"] = trainer.steps();
   summary["samples_per_second"] = result.samples_per_second;
   summary["train_seconds"] = result.train_seconds;
   summary["load_seconds"] = load_seconds;
@@ -239,11 +234,11 @@ int train(const Options& options) {
   summary["matrix_backend"] = {
       {"name", backend.name}, {"gflops", backend.gflops}, {"other_gflops", backend.other_gflops}, {"relative_error", backend.relative_error}};
   summary["options"] = options.values;
-  htl::write_json(run / "summary.json", summary);
+  run.finish(summary);
   std::cout << table_of(test.metrics, best, summary.value("share_of_gap_closed", nlohmann::json()));
   if (!best.empty()) std::cout << "gap closed: from the best additive model to the optimum\n";
   std::cout << "best epoch " << result.best_epoch << " of " << result.epochs << ", " << static_cast<int64_t>(result.samples_per_second)
-            << " rows/s; everything is in " << run.string() << "\n";
+            << " rows/s; everything is in " << options.output << "\n";
   return 0;
 }
 

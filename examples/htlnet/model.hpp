@@ -58,8 +58,8 @@ class HtlNetImpl : public torch::nn::Module {
             "embedding",
             htl::FieldEmbedding(
                 htl::FieldEmbeddingOptions(fields, options.embedding_dim).unknown_ids(htl::UnknownIds::map_to_zero).initial_sd(options.embedding_sd)))),
-        core_task(tasks, core_task_of(options)),
-        plain_sum(tasks),
+        core_task(register_module("core_task", htl::GradientFork<htl::CoreTask>(tasks, core_task_of(options)))),
+        plain_sum(register_module("plain_sum", htl::GradientFork<htl::Sum>(tasks))),
         graph(register_module("graph", htl::TaskGraph<>(tasks, graph_options_of(options, embedding->width(), numeric_width)))) {}
 
   htl::TaskOutputs forward(const htl::Batch& batch, Gradients gradients = Gradients::summed) {

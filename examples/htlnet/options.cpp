@@ -86,6 +86,7 @@ struct Use {
   std::string beside;
   std::vector<std::string> values;
 };
+const std::vector<std::string> of_one_call = {"help", "config", "output", "overwrite", "resume"};  // not recorded
 const std::vector<Use> uses = {
     {{"data"}, "dataset", {"kuairand", "csv"}},
     {{"schema"}, "dataset", {"csv"}},
@@ -259,6 +260,14 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(positive())
       ->capture_default_str()
       ->group("Machine");
+  app.add_option("--checkpoint-every", train.checkpoint_every, "Steps between the checkpoints that --resume goes on from; each epoch ends with one anyway")
+      ->check(count())
+      ->capture_default_str()
+      ->group("Machine");
+  app.add_option("--keep-checkpoints", train.keep_checkpoints, "How many checkpoints stay, the newest ones")
+      ->check(positive())
+      ->capture_default_str()
+      ->group("Machine");
   app.add_flag("--quiet", train.quiet, "Print only the final table, and warnings")->check(yes_or_no())->group("Machine");
 }
 
@@ -287,6 +296,11 @@ struct Parser {
     add_train_options(*train, options);
     train->add_option("--output", options.output, "Folder of the run: configuration, feature map, weights, metrics.jsonl, summary.json")->group("Data");
     train->add_flag("--overwrite", options.overwrite, "Replace the run that the folder of --output holds; without it such a folder is refused")
+        ->check(yes_or_no())
+        ->group("Data");
+    train
+        ->add_flag("--resume", options.resume,
+                   "Go on with the run that the folder of --output holds, from its last checkpoint and with its options; begin it where there is none yet")
         ->check(yes_or_no())
         ->group("Data");
     evaluate = app.add_subcommand("evaluate", "Test a finished run on rows of other days");
@@ -355,7 +369,7 @@ struct Parser {
     nlohmann::ordered_json result = nlohmann::ordered_json::object();
     for (const CLI::Option* option : train->get_options()) {
       const std::string name = option->get_single_name();
-      if (name == "help" || name == "config" || name == "output" || name == "overwrite" || out_of_use(name)) continue;
+      if (std::find(of_one_call.begin(), of_one_call.end(), name) != of_one_call.end() || out_of_use(name)) continue;
       nlohmann::ordered_json value = value_of(*option);
       if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
         if (name == "min-count") value = default_min_count;
@@ -381,10 +395,18 @@ struct Parser {
       const std::vector<std::string> from_file = read_config(joined ? word.substr(9) : arguments[i + 1], arguments);
       all.insert(all.begin() + 1, from_file.begin(), from_file.end());
     }
+    const std::filesystem::path run = run_to_resume(all);
+    if (!run.empty()) {
+      const std::vector<std::string> from_run = read_config((run / "config.toml").string(), all);
+      all.insert(all.begin() + 1, from_run.begin(), from_run.end());
+    }
+    const bool has_schema = !run.empty() && std::filesystem::exists(run / "schema.toml") && !word_after(arguments, "--schema");
     std::reverse(all.begin(), all.end());
     app.parse(all);
+    if (has_schema) options.data.schema = (run / "schema.toml").string();
     const CLI::App* command = chosen();
     if (command == train) options.values = values();
+    if (options.resume && options.overwrite) throw CLI::ValidationError("expected --resume or --overwrite, got both");
     if (command != evaluate && options.output.empty()) throw CLI::RequiredError("--output FOLDER");
     if (command == evaluate && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
   }
@@ -392,6 +414,22 @@ struct Parser {
  private:
   std::map<std::string, std::string> from_file_;  // option → the file that gave it
 
+  /// What stands behind an option, if it is there.
+  static std::optional<std::string> word_after(const std::vector<std::string>& words, const std::string& name) {
+    for (size_t i = 0; i < words.size(); ++i) {
+      if (words[i] == name && i + 1 < words.size()) return words[i + 1];
+      if (words[i].starts_with(name + "=")) return words[i].substr(name.size() + 1);
+    }
+    return std::nullopt;
+  }
+  /// The folder of a run that --resume goes on with; empty if there is none.
+  static std::filesystem::path run_to_resume(const std::vector<std::string>& words) {
+    const bool resumes = std::find(words.begin(), words.end(), "--resume") != words.end() || word_after(words, "--resume") == "true";
+    const std::filesystem::path run = resumes && words[0] == "train" ? word_after(words, "--output").value_or("") : "";
+    const bool is_begun =
+        std::filesystem::exists(run / "config.toml") && (std::filesystem::exists(run / "checkpoints") || std::filesystem::exists(run / "summary.json"));
+    return is_begun ? run : std::filesystem::path();
+  }
   /// Why an option does nothing; null if it has its use.
   const Use* out_of_use(const std::string& name) const {
     for (const Use& use : uses) {

@@ -60,7 +60,8 @@ struct TrainOptions {
   double clip_norm = 0.0;            // 0 = none
   std::string average = "ema:0.99";  // none | ema:DECAY | mean
   int64_t epochs = 8, batch_size = 1024, patience = 2, log_every = 50;
-  std::string select_by;  // TASK.METRIC
+  int64_t checkpoint_every = 0, keep_checkpoints = 2;  // steps; 0 = at the end of each epoch only
+  std::string select_by;                               // TASK.METRIC
   uint64_t seed = 1;
   int64_t threads = 0;  // 0 = one a core
   std::string device = "cpu", precision = "fp32", matrix_backend = "auto";
@@ -74,6 +75,7 @@ struct Options {
   TrainOptions train;
   std::string output;             // train: the run's folder; synthesize: the data's folder
   bool overwrite = false;         // train: replace the run in that folder
+  bool resume = false;            // train: go on with the run in that folder
   std::string run;                // evaluate
   std::string device;             // evaluate; empty = the run's
   bool all_rows = false;          // evaluate: test every row of a csv data set

@@ -180,73 +180,100 @@ htl::Batch Trainer::on_device(const htl::Batch& batch) const {
   return padded(batch, options_.train.batch_size);
 }
 
-TrainingResult Trainer::run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection,
-                            const std::function<void(const nlohmann::json&)>& log, const std::function<void()>& keep) {
-  const TrainOptions& options = options_.train;
-  Progress progress(options.quiet);
-  TrainingResult result;
-  net_->train();
-  for (int64_t epoch = 1; epoch <= options.epochs; ++epoch) {
-    auto start = std::chrono::steady_clock::now();
-    int64_t rows = 0, in_epoch = 0;
-    for (const htl::Batch& batch : train) {
-      ++in_epoch;
-      const bool logged = step_ == 0 || in_epoch == train.batches() || (step_ + 1) % options.log_every == 0;
-      set_rates();
-      const StepResult done = step(on_device(batch), logged);
-      rows = std::min(rows + batch.rows(), train.usable_rows());  // padding is no row
-      const auto rate = [&] { return static_cast<double>(rows) / seconds_since(start); };
-      if (logged) {
-        nlohmann::json line = {{"kind", "step"}, {"epoch", epoch}, {"step", step_}};
-        read_losses(done, line);
-        line["samples_per_second"] = rate();
-        log(line);
-      }
-      // Between logged steps nothing is read back: on CUDA that is then the rate of the launches, a few steps ahead
-      progress.bar(epoch, options.epochs, in_epoch, train.batches(), rate());
-    }
-    nlohmann::json last = {{"kind", "epoch"}, {"epoch", epoch}, {"step", step_}};
-    check_finite(bad_step_.eq(0).all());
-    const double seconds = seconds_since(start);
-    result.train_seconds += seconds;
-    result.epochs = epoch;
-    last["samples_per_second"] = static_cast<double>(rows) / seconds;
-    last["seconds"] = seconds;
-    result.samples_per_second += (static_cast<double>(rows) / seconds - result.samples_per_second) / static_cast<double>(epoch);
-    log(last);
+void Trainer::add_to(htl::TrainingState& state) {
+  state.add("model", net_);
+  std::visit([&](auto& rows) { state.add("rows", rows); }, rows_);
+  state.add("dense", dense_);
+  if (average_) state.add("average", *average_);
+  state.add("rng", at::detail::getDefaultCPUGenerator());
+  if (!device_.is_cpu()) state.add("device_rng", at::globalContext().defaultGenerator(device_));
+  state.add("step", step_).add("count", count_).add("bad_step", bad_step_).add("kept", kept_);
+  state.add("epochs", result_.epochs).add("best_epoch", result_.best_epoch).add("best_value", result_.best_value);
+  state.add("time.epoch_seconds", epoch_seconds_).add("time.train_seconds", result_.train_seconds).add("time.samples_per_second", result_.samples_per_second);
+}
 
-    std::optional<htl::WeightAverage::Guard> averaged;
-    if (average_) averaged.emplace(average_->apply());
-    bool is_best = true;
-    if (valid.rows() > 0) {
-      const Evaluation found = evaluate(net_, tasks_, valid, groups, device_);
-      const nlohmann::json& chosen = found.metrics.at(selection.task).at(selection.metric);
-      HTL_CHECK(chosen.is_number() || kept_, "htlnet: ", selection.task, ".", selection.metric,
-                " is not defined on the validation rows (one class, or no label?); choose another --select-by");
-      const double value = chosen.is_number() ? chosen.get<double>() : std::numeric_limits<double>::quiet_NaN();
-      is_best = epoch == 1 || selection.better(value, result.best_value);
-      if (is_best) result.best_value = value;
-      log({{"kind", "evaluation"}, {"split", "valid"}, {"epoch", epoch}, {"step", step_}, {"metrics", found.metrics}, {"by_group", found.by_group}});
-      char text[200];
-      std::snprintf(text, sizeof(text), "epoch %lld/%lld  %s.%s %.5f%s  %.0f rows/s", static_cast<long long>(epoch), static_cast<long long>(options.epochs),
-                    selection.task.c_str(), selection.metric.c_str(), value, is_best ? " (best)" : "", static_cast<double>(rows) / seconds);
-      progress.line(text);
-    } else {
-      char text[120];
-      std::snprintf(text, sizeof(text), "epoch %lld/%lld  %.0f rows/s", static_cast<long long>(epoch), static_cast<long long>(options.epochs),
-                    static_cast<double>(rows) / seconds);
-      progress.line(text);
-    }
-    if (is_best) {
-      result.best_epoch = epoch;
-      keep();
-      kept_ = true;
-    }
-    averaged.reset();
-    if (options.patience > 0 && valid.rows() > 0 && epoch - result.best_epoch >= options.patience) break;
+bool Trainer::is_over(const htl::TableData& valid) const {
+  const bool impatient = options_.train.patience > 0 && valid.rows() > 0 && result_.epochs > 0;
+  return result_.epochs >= options_.train.epochs || (impatient && result_.epochs - result_.best_epoch >= options_.train.patience);
+}
+
+bool Trainer::run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection, const Hooks& hooks) {
+  Progress progress(options_.train.quiet);
+  net_->train();
+  while (!is_over(valid)) {
+    if (!train_epoch(train, progress, hooks)) return false;
+    end_epoch(train, valid, groups, selection, progress, hooks);
   }
-  result.steps = step_;
-  return result;
+  return true;
+}
+
+bool Trainer::train_epoch(htl::BatchLoader& train, Progress& progress, const Hooks& hooks) {
+  const TrainOptions& options = options_.train;
+  const int64_t epoch = result_.epochs + 1;
+  const auto start = std::chrono::steady_clock::now();
+  const double before = epoch_seconds_;  // in the processes that this one goes on from
+  int64_t rows = train.state().position, in_epoch = (rows + options.batch_size - 1) / options.batch_size;
+  for (const htl::Batch& batch : train) {
+    ++in_epoch;
+    const bool logged = step_ == 0 || in_epoch == train.batches() || (step_ + 1) % options.log_every == 0;
+    set_rates();
+    const StepResult done = step(on_device(batch), logged);
+    rows = std::min(rows + batch.rows(), train.usable_rows());  // padding is no row
+    epoch_seconds_ = before + seconds_since(start);
+    const double rate = static_cast<double>(rows) / epoch_seconds_;
+    if (logged) {
+      nlohmann::json line = {{"kind", "step"}, {"epoch", epoch}, {"step", step_}};
+      read_losses(done, line);
+      line["samples_per_second"] = rate;
+      hooks.log(line);
+    }
+    // Between logged steps nothing is read back: on CUDA that is then the rate of the launches, a few steps ahead
+    progress.bar(epoch, options.epochs, in_epoch, train.batches(), rate);
+    const bool stops = hooks.is_asked_to_stop();
+    if (!stops && (options.checkpoint_every == 0 || step_ % options.checkpoint_every != 0)) continue;
+    check_finite(bad_step_.eq(0).all());  // what can't go on is no checkpoint
+    hooks.checkpoint(step_);
+    if (stops) return false;
+  }
+  return true;
+}
+
+void Trainer::end_epoch(const htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection, Progress& progress,
+                        const Hooks& hooks) {
+  const int64_t epoch = result_.epochs + 1;
+  check_finite(bad_step_.eq(0).all());
+  const double rate = static_cast<double>(train.usable_rows()) / epoch_seconds_;
+  hooks.log({{"kind", "epoch"}, {"epoch", epoch}, {"step", step_}, {"samples_per_second", rate}, {"seconds", epoch_seconds_}});
+  result_.samples_per_second += (rate - result_.samples_per_second) / static_cast<double>(epoch);
+  result_.train_seconds += std::exchange(epoch_seconds_, 0.0);
+
+  std::optional<htl::WeightAverage::Guard> averaged;
+  if (average_) averaged.emplace(average_->apply());
+  bool is_best = true;
+  char text[200];
+  if (valid.rows() > 0) {
+    const Evaluation found = evaluate(net_, tasks_, valid, groups, device_);
+    const nlohmann::json& chosen = found.metrics.at(selection.task).at(selection.metric);
+    HTL_CHECK(chosen.is_number() || kept_, "htlnet: ", selection.task, ".", selection.metric,
+              " is not defined on the validation rows (one class, or no label?); choose another --select-by");
+    const double value = chosen.is_number() ? chosen.get<double>() : std::numeric_limits<double>::quiet_NaN();
+    is_best = epoch == 1 || selection.better(value, result_.best_value);
+    if (is_best) result_.best_value = value;
+    hooks.log({{"kind", "evaluation"}, {"split", "valid"}, {"epoch", epoch}, {"step", step_}, {"metrics", found.metrics}, {"by_group", found.by_group}});
+    std::snprintf(text, sizeof(text), "epoch %lld/%lld  %s.%s %.5f%s  %.0f rows/s", static_cast<long long>(epoch),
+                  static_cast<long long>(options_.train.epochs), selection.task.c_str(), selection.metric.c_str(), value, is_best ? " (best)" : "", rate);
+  } else {
+    std::snprintf(text, sizeof(text), "epoch %lld/%lld  %.0f rows/s", static_cast<long long>(epoch), static_cast<long long>(options_.train.epochs), rate);
+  }
+  progress.line(text);
+  if (is_best) {
+    result_.best_epoch = epoch;
+    hooks.keep();
+    kept_ = true;
+  }
+  averaged.reset();
+  result_.epochs = epoch;
+  hooks.checkpoint(step_);
 }
 
 }  // namespace htlnet

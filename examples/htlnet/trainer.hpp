@@ -7,6 +7,7 @@
 #include "progress.hpp"
 
 #include <htl/data/batch_loader.hpp>
+#include <htl/io/training_state.hpp>
 #include <htl/loss/hybrid_loss.hpp>
 #include <htl/optim/dense_parameters.hpp>
 #include <htl/optim/fused_adam.hpp>
@@ -23,11 +24,19 @@
 
 namespace htlnet {
 
-/// What a training has found.
+/// What a training has found so far.
 struct TrainingResult {
-  int64_t best_epoch = 0, epochs = 0, steps = 0;
+  int64_t best_epoch = 0, epochs = 0;                            // epochs: finished ones
   double best_value = std::numeric_limits<double>::quiet_NaN();  // without validation rows
   double train_seconds = 0.0, samples_per_second = 0.0;
+};
+
+/// What a training tells and asks whoever runs it.
+struct Hooks {
+  std::function<void(const nlohmann::json&)> log;  // one object a logged step or evaluation
+  std::function<void()> keep;                      // the epoch is the best so far, and its weights are in the model
+  std::function<void(int64_t)> checkpoint;         // the state is between two steps, and to be saved
+  std::function<bool()> is_asked_to_stop;          // between two steps
 };
 
 /// Batches of the training rows, all of them in every epoch. On CUDA the rows of short form live there; Trainer::run pads their last batch, and the loader that
@@ -56,17 +65,23 @@ class Trainer {
   /// @param watch also report norms and cosines where the plain sum is used
   StepResult step(const htl::Batch& batch, bool watch = false);
 
-  /// Epochs until the best one is `patience` epochs old.
+  /// Epochs until the best one is `patience` epochs old; from where the state is, which load() may have changed. A checkpoint ends each.
   /// @param train from training_loader()
-  /// @param log takes one JSON object a logged step or evaluation
-  /// @param keep is called when an epoch is the best so far, with its weights in the model
-  TrainingResult run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection,
-                     const std::function<void(const nlohmann::json&)>& log, const std::function<void()>& keep);
+  /// @returns whether it came to its end; false = it was asked to stop, and has saved a checkpoint
+  bool run(htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection, const Hooks& hooks);
+
+  /// Everything that the coming steps depend on, but the loader.
+  void add_to(htl::TrainingState& state);
 
   HtlNet& net() { return net_; }
   int64_t steps() const { return step_; }
+  const TrainingResult& result() const { return result_; }
 
  private:
+  bool train_epoch(htl::BatchLoader& train, Progress& progress, const Hooks& hooks);
+  void end_epoch(const htl::BatchLoader& train, const htl::TableData& valid, const Groups& groups, const Selection& selection, Progress& progress,
+                 const Hooks& hooks);
+  bool is_over(const htl::TableData& valid) const;
   /// A batch of training_loader() as step() takes it: on the device, and there of the same shape as every other.
   htl::Batch on_device(const htl::Batch& batch) const;
   /// Notes in device memory which tasks' losses are finite, [T]. Returns a bool scalar there: false from the first other one on, which freezes every update.
@@ -89,7 +104,9 @@ class Trainer {
   torch::Tensor bad_step_;  // [T] int64 on the device: the first step whose loss was not finite, or 0
   torch::Tensor count_;     // int64 on the device: step_, where a captured graph reads it
   int64_t step_ = 0;
-  bool kept_ = false;  // whether an epoch's weights were kept
+  double epoch_seconds_ = 0.0;  // of the current epoch
+  bool kept_ = false;           // whether an epoch's weights were kept
+  TrainingResult result_;
 };
 
 }  // namespace htlnet

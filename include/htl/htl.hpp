@@ -67,6 +67,7 @@
 #include <htl/task/label.hpp>
 #include <htl/task/label_transform.hpp>
 #include <htl/task/named.hpp>
+#include <htl/task/state_owner.hpp>
 #include <htl/task/task.hpp>
 #include <htl/task/task_kind.hpp>
 #include <htl/task/task_loss.hpp>

@@ -7,6 +7,7 @@
 #include <htl/io/task_set_json.hpp>
 
 #include <golden/safetensors.hpp>
+#include <support/temporary_folder.hpp>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
@@ -33,15 +34,9 @@ namespace fs = std::filesystem;
 /// A fresh directory that is removed at the end.
 class Files : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "htl-io-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(directory_); }
-  fs::path path(const std::string& name) const { return directory_ / name; }
-  size_t entries() const { return static_cast<size_t>(std::distance(fs::directory_iterator(directory_), fs::directory_iterator())); }
-  fs::path directory_;
+  fs::path path(const std::string& name) const { return folder_.path(name); }
+  size_t entries() const { return static_cast<size_t>(std::distance(fs::directory_iterator(path("")), fs::directory_iterator())); }
+  htl::test::TemporaryFolder folder_;
 };
 using AtomicFile = Files;
 using Safetensors = Files;
@@ -309,18 +304,17 @@ TEST_F(ModuleState, ListsEveryMisfitAndChangesNothing) {
   htl::save_module(path("net"), *net);
   const auto before = htl::module_state(*wide)["table.weight"].clone();
   const std::string told = sentence([&] { htl::load_module(path("net"), *wide); });
-  EXPECT_EQ(
-      told,
-      "htl::load_module: \"" + path("net").string() +
-          "\": htl::load_module_state: expected the 10 tensors of the module; missing: \"bias\"; "
-          "different: "
-          "\"table.weight\" is [7, 4] Float, the module's [7, 5] Float, \"tower.0.weight\" is [3, 4] Float, the module's [3, 5] Float; nothing was changed; "
-          "build the module with the options that the weights were made with");
+  EXPECT_EQ(told,
+            "htl::load_module: \"" + path("net").string() +
+                "\": htl::load_module_state: expected 10 tensors; missing: \"bias\"; "
+                "different: "
+                "\"table.weight\" is [7, 4] Float, expected [7, 5] Float, \"tower.0.weight\" is [3, 4] Float, expected [3, 5] Float; nothing was changed; "
+                "build the module with the options that the weights were made with");
   EXPECT_TRUE(same(wide->table->weight, before));
   doubled->table->to(at::kDouble);
-  EXPECT_NE(sentence([&] { htl::load_module(path("net"), *doubled); }).find("\"table.weight\" is [7, 4] Float, the module's [7, 4] Double"), std::string::npos);
+  EXPECT_NE(sentence([&] { htl::load_module(path("net"), *doubled); }).find("\"table.weight\" is [7, 4] Float, expected [7, 4] Double"), std::string::npos);
   htl::save_module(path("wide"), *Net(4, true));
-  EXPECT_NE(sentence([&] { htl::load_module(path("wide"), *net); }).find("; not in the module: \"bias\"; nothing was changed"), std::string::npos);
+  EXPECT_NE(sentence([&] { htl::load_module(path("wide"), *net); }).find("; not expected: \"bias\"; nothing was changed"), std::string::npos);
   htl::Named<at::Tensor> many = htl::module_state(*net);
   for (int i = 10; i < 40; ++i) many.set("extra." + std::to_string(i), at::ones({1}));
   EXPECT_NE(sentence([&] { htl::load_module_state(*net, many); }).find("\"extra.21\" and 18 more"), std::string::npos);

@@ -134,7 +134,8 @@ TEST(LinearParts, WritesItsGradientsWhateverTheStridesOfWeightAndParts) {
               return result.scalar_type() == type && at::all((result.to(at::kDouble) - reference).abs() <= rounding * terms).item<bool>();
             };
             EXPECT_TRUE(is_rounding_of(ours.detach(), theirs.detach(), largest.detach())) << where;
-            const auto by_us = torch::autograd::grad({ours}, leaves, {cotangent}), by_them = torch::autograd::grad({theirs}, exact, {cotangent.to(at::kDouble)}),
+            const auto by_us = torch::autograd::grad({ours}, leaves, {cotangent}),
+                       by_them = torch::autograd::grad({theirs}, exact, {cotangent.to(at::kDouble)}),
                        bounds = torch::autograd::grad({largest}, sizes, {cotangent.to(at::kDouble).abs()});
             for (size_t i = 0; i < leaves.size(); ++i) EXPECT_TRUE(is_rounding_of(by_us[i], by_them[i], bounds[i])) << where << ", tensor " << i;
           }

@@ -5,6 +5,7 @@
 
 #include <htl/data/shuffle.hpp>
 #include <htl/data/table_data.hpp>
+#include <htl/task/state_owner.hpp>
 
 #include <ATen/Context.h>
 
@@ -99,6 +100,17 @@ class BatchLoader {
   /// @brief Goes to a state of a loader over the same data with the same options.
   /// @throws c10::ValueError for an epoch below 0, or a position that is no boundary between batches
   void resume(const BatchLoaderState& state);
+  /// @brief Calls `visit("seed", tensor)`, "epoch" and "position": state() and resume() for whoever saves everything alike.
+  template <class Visit>
+  void fields(Visit&& visit) {
+    auto seed = static_cast<int64_t>(state_.seed);
+    BatchLoaderState state = state_;
+    detail::visit_number(visit, "seed", seed);
+    detail::visit_number(visit, "epoch", state.epoch);
+    detail::visit_number(visit, "position", state.position);
+    state.seed = static_cast<uint64_t>(seed);
+    if (!(state == state_)) resume(state);
+  }
   /// @brief The data.
   const TableData& data() const { return data_; }
   /// @brief The options; the seed in use is that of the state.

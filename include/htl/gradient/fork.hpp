@@ -5,6 +5,7 @@
 
 #include <htl/gradient/gramian.hpp>
 #include <htl/gradient/report.hpp>
+#include <htl/task/state_owner.hpp>
 #include <htl/task/task_set.hpp>
 #include <htl/weighting/weighting.hpp>
 
@@ -143,7 +144,7 @@ class MethodState final : public ForkState {
 /// **Memory**: T gradients of the split values, and T gradients of the touched rows. **Clone**: configuration and the method's state, not pending graphs.
 /// @tparam W the method: a GramianWeighting
 template <GramianWeighting W>
-class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
+class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, public StateOwner {
  public:
   /// @brief A fork for the tasks of a set.
   /// @param tasks gives T, names, core tasks and their order
@@ -228,6 +229,19 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>> {
   template <class Visit>
   void fields(Visit&& visit) {
     state_->fields(std::forward<Visit>(visit));
+  }
+  /// @brief Shows the step, the generator's state where there is one, and the method's memory: what a checkpoint of the model needs.
+  /// @throws c10::Error between micro-batches that accumulate; save when the method was asked
+  void visit_state(const FieldVisitor& visit) override {
+    HTL_CHECK_STATE(state_->accumulated.rows.empty(),
+                    "htl::GradientFork: its state can't be saved or loaded while micro-batches are accumulated; do it after the backward that asks the method");
+    detail::visit_number(visit, "step", state_->step);
+    if (state_->generator) {
+      at::Tensor drawn = state_->generator->get_state();
+      visit("generator", drawn);
+      state_->generator->set_state(drawn);
+    }
+    state_->fields([&](const char* name, at::Tensor& field) { visit(name, field); });
   }
   /// @brief Forgets the method's memory, the step and accumulated micro-batches.
   void forget() {

@@ -6,6 +6,7 @@
 #include <htl/task/check.hpp>
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -57,6 +58,12 @@ class AtomicFile {
       count -= static_cast<size_t>(written);
     }
   }
+  /// @brief Replaces bytes that were written before: a checksum that is known last.
+  /// @throws c10::ValueError naming the reason
+  void overwrite(uint64_t position, const void* bytes, size_t count) {
+    HTL_CHECK_STATE(descriptor_ >= 0, "htl::AtomicFile: \"", path_.string(), "\" is committed already; nothing can be changed");
+    if (::pwrite(descriptor_, bytes, count, static_cast<off_t>(position)) != static_cast<ssize_t>(count)) fail("write", temporary_);
+  }
   /// @brief Makes the bytes durable and takes the name.
   /// @throws c10::ValueError naming the reason; the old file is then untouched
   void commit() {
@@ -82,6 +89,24 @@ class AtomicFile {
   int descriptor_ = -1;
   bool committed_ = false;
 };
+
+/// @brief Removes the temporary files that killed processes of this machine left behind in a directory; those of living ones stay.
+/// @returns how many were removed
+inline int64_t remove_stale_temporaries(const std::filesystem::path& directory) {
+  int64_t removed = 0;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {  // NAME.PROCESS.NUMBER.tmp
+    const std::string name = entry.path().filename().string();
+    if (!name.ends_with(".tmp")) continue;
+    const size_t number = name.rfind('.', name.size() - 5), process = number == std::string::npos || number == 0 ? number : name.rfind('.', number - 1);
+    if (process == std::string::npos || process == 0) continue;
+    const std::string digits = name.substr(process + 1, number - process - 1);
+    if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (::kill(static_cast<pid_t>(std::stol(digits)), 0) == 0 || errno != ESRCH) continue;
+    removed += std::filesystem::remove(entry.path(), ignored) ? 1 : 0;
+  }
+  return removed;
+}
 
 /// @brief Writes a whole file through an AtomicFile.
 /// @throws c10::ValueError naming the reason

@@ -14,6 +14,33 @@
 
 namespace htl {
 
+namespace detail {
+
+/// What differs between fields and the tensors of a file, collected for one sentence.
+struct StateFaults {
+  std::vector<std::string> missing, unexpected, different;
+
+  static std::string describe(const at::Tensor& tensor) { return shape_of(tensor) + " " + c10::toString(tensor.scalar_type()); }
+  void differs(const std::string& name, const at::Tensor& given, const at::Tensor& expected) {
+    different.push_back("\"" + name + "\" is " + describe(given) + ", expected " + describe(expected));
+  }
+  /// @param size how many tensors were expected
+  void check(std::string_view who, size_t size, std::string_view advice) const {
+    std::string faults;
+    const auto list = [&](const std::string& what, const std::vector<std::string>& names, bool quote) {
+      constexpr size_t shown = 12;
+      for (size_t i = 0; i < names.size() && i < shown; ++i) faults += (i == 0 ? "; " + what + ": " : ", ") + (quote ? "\"" + names[i] + "\"" : names[i]);
+      if (names.size() > shown) faults += c10::str(" and ", names.size() - shown, " more");
+    };
+    list("missing", missing, true);
+    list("not expected", unexpected, true);
+    list("different", different, false);
+    HTL_CHECK(faults.empty(), who, ": expected ", size, " tensors", faults, "; nothing was changed; ", advice);
+  }
+};
+
+}  // namespace detail
+
 /// @brief All parameters and buffers by dotted name, as PyTorch's state_dict names them. They share memory with the module.
 inline Named<at::Tensor> module_state(const torch::nn::Module& module) {
   std::vector<std::pair<std::string, at::Tensor>> state;
@@ -34,32 +61,22 @@ inline Named<at::Tensor> module_state(const torch::nn::Module& module) {
 inline void load_module_state(torch::nn::Module& module, const Named<at::Tensor>& state) {
   std::map<std::string, at::Tensor> given;
   for (const auto& [name, tensor] : state) given.emplace(name, tensor);
-  std::vector<std::string> missing, unexpected, different;
+  detail::StateFaults faults;
   std::vector<std::pair<at::Tensor, at::Tensor>> copies;
-  for (auto& [name, into] : module_state(module)) {
+  const Named<at::Tensor> own = module_state(module);
+  for (const auto& [name, into] : own) {
     const auto found = given.find(name);
     if (found == given.end() || !found->second.defined()) {
-      missing.push_back(name);
+      faults.missing.push_back(name);
     } else if (into.sizes() != found->second.sizes() || into.scalar_type() != found->second.scalar_type()) {
-      const auto describe = [](const at::Tensor& t) { return shape_of(t) + " " + c10::toString(t.scalar_type()); };
-      different.push_back("\"" + name + "\" is " + describe(found->second) + ", the module's " + describe(into));
+      faults.differs(name, found->second, into);
     } else {
       copies.emplace_back(into, found->second);
     }
     if (found != given.end()) given.erase(found);
   }
-  for (const auto& [name, tensor] : given) unexpected.push_back(name);
-  std::string faults;
-  const auto list = [&](const std::string& what, const std::vector<std::string>& names, bool quote) {
-    constexpr size_t shown = 12;
-    for (size_t i = 0; i < names.size() && i < shown; ++i) faults += (i == 0 ? "; " + what + ": " : ", ") + (quote ? "\"" + names[i] + "\"" : names[i]);
-    if (names.size() > shown) faults += c10::str(" and ", names.size() - shown, " more");
-  };
-  list("missing", missing, true);
-  list("not in the module", unexpected, true);
-  list("different", different, false);
-  HTL_CHECK(faults.empty(), "htl::load_module_state: expected the ", copies.size() + missing.size() + different.size(), " tensors of the module", faults,
-            "; nothing was changed; build the module with the options that the weights were made with");
+  for (const auto& [name, tensor] : given) faults.unexpected.push_back(name);
+  faults.check("htl::load_module_state", own.size(), "build the module with the options that the weights were made with");
   const c10::NoGradGuard no_grad;
   for (auto& [into, from] : copies) into.copy_(from);
 }

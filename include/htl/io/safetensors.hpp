@@ -7,11 +7,14 @@
 
 #include <ATen/ops/empty.h>
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <fstream>
 #include <limits>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -22,7 +25,8 @@ namespace htl {
 /// @brief What a safetensors file holds.
 struct TensorFile {
   Named<at::Tensor> tensors = {};    ///< by name; on the CPU and contiguous when read
-  Named<std::string> metadata = {};  ///< texts by name
+  Named<std::string> metadata = {};  ///< texts by name; "htl.crc32" is reserved
+  bool is_checked = false;           ///< when read: whether there was a checksum of save_safetensors(), which held
 };
 
 namespace detail {
@@ -44,6 +48,17 @@ inline constexpr std::array<TensorType, 10> tensor_types = {{{at::kDouble, "F64"
                                                              {at::kByte, "U8"},
                                                              {at::kBool, "BOOL"}}};
 inline constexpr uint64_t longest_header = 100'000'000;  // as the reference implementation
+
+/// The checksum's place in the metadata: the CRC-32 of everything behind the header's length, these eight digits taken as zeros.
+inline constexpr std::string_view checksum_key = "htl.crc32", checksum_mark = R"("htl.crc32":")", no_checksum = "00000000";
+inline uint32_t crc32_of(uint32_t before, const void* bytes, size_t count) {
+  return static_cast<uint32_t>(::crc32_z(before, static_cast<const Bytef*>(bytes), count));
+}
+inline std::string as_digits(uint32_t checksum) {
+  std::string digits;
+  for (int shift = 28; shift >= 0; shift -= 4) digits += "0123456789abcdef"[(checksum >> shift) & 15];
+  return digits;
+}
 
 /// Where one tensor lies in the data, checked against their size.
 struct TensorEntry {
@@ -121,6 +136,20 @@ inline TensorHeader read_tensor_header(std::string_view text, uint64_t data_size
   return header;
 }
 
+/// Takes the checksum out of the metadata, and out of the header's text; nothing where a file has none.
+inline std::optional<std::string> take_checksum(Named<std::string>& metadata, std::string& text) {
+  const std::string* const found = metadata.find(checksum_key);
+  if (!found) return std::nullopt;
+  const std::string checksum = *found;
+  std::vector<std::pair<std::string, std::string>> others;
+  for (const auto& [key, value] : metadata)
+    if (key != checksum_key) others.emplace_back(key, value);
+  metadata = Named<std::string>(std::move(others));
+  const size_t at = text.find(checksum_mark);
+  if (at != std::string::npos && checksum.size() == no_checksum.size()) text.replace(at + checksum_mark.size(), no_checksum.size(), no_checksum);
+  return checksum;
+}
+
 /// The whole format over `read(destination, count)`, which gives the next bytes of `size` in all.
 template <class Read>
 TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& read) {
@@ -134,11 +163,14 @@ TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& rea
   std::string text(length, '\0');
   read(text.data(), text.size());
   HTL_CHECK(text.starts_with('{'), "htl::load_safetensors: ", source, ": expected a header that begins with {; it is not a safetensors file");
-  const TensorHeader header = read_tensor_header(text, size - 8 - length, source);
+  TensorHeader header = read_tensor_header(text, size - 8 - length, source);
+  const std::optional<std::string> expected = take_checksum(header.metadata, text);
+  uint32_t checksum = crc32_of(0, text.data(), text.size());
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const TensorEntry& entry : header.entries) {
     at::Tensor tensor = at::empty(entry.shape, entry.type);
     if (tensor.nbytes() > 0) read(tensor.mutable_data_ptr(), tensor.nbytes());
+    if (expected && tensor.nbytes() > 0) checksum = crc32_of(checksum, tensor.const_data_ptr(), tensor.nbytes());
     if (entry.type == at::kBool) {  // any other byte in a bool is undefined behaviour later on
       const auto* bytes = static_cast<const unsigned char*>(tensor.const_data_ptr());
       HTL_CHECK(std::all_of(bytes, bytes + tensor.nbytes(), [](unsigned char byte) { return byte <= 1; }), "htl::load_safetensors: ", source, ": tensor \"",
@@ -146,7 +178,10 @@ TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& rea
     }
     tensors.emplace_back(entry.name, std::move(tensor));
   }
-  return {Named<at::Tensor>(std::move(tensors)), header.metadata};
+  HTL_CHECK(!expected || *expected == as_digits(checksum), "htl::load_safetensors: ", source, " has the checksum ", as_digits(checksum), ", expected ",
+            expected.value_or(""), "; it is damaged, or another program changed it and kept the metadata \"", checksum_key,
+            "\": take an undamaged copy, or write it without that");
+  return {Named<at::Tensor>(std::move(tensors)), header.metadata, expected.has_value()};
 }
 
 }  // namespace detail
@@ -154,7 +189,8 @@ TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& rea
 /// @brief Reads named tensors and metadata. The order is that of the data in the file.
 ///
 /// Everything is checked before memory is taken for it: the header's length and JSON (repeated keys too), types, shapes against offsets, offsets against the
-/// file's size, overlaps and gaps. A damaged or hostile file gives a sentence; nothing in it is ever executed.
+/// file's size, overlaps and gaps; and the checksum, where save_safetensors() wrote one. A damaged or hostile file gives a sentence; nothing in it is ever
+/// executed.
 /// **Cost.** one pass over the file, no second copy.
 /// @throws c10::ValueError naming file, tensor and fault
 inline TensorFile load_safetensors(const std::filesystem::path& path) {
@@ -183,7 +219,8 @@ inline TensorFile parse_safetensors(std::string_view bytes, const std::string& s
 /// @brief Writes named tensors and metadata atomically: after a crash there is the old file or the new one.
 ///
 /// Tensors are laid out by falling element size, so that each is aligned in the file; otherwise in the given order. Those on a device are copied to the CPU one
-/// after the other (a synchronisation each). The same content gives the same bytes.
+/// after the other (a synchronisation each). The same content gives the same bytes. The metadata get "htl.crc32", the CRC-32 of all that follows the header's
+/// length with its own eight digits as zeros, which load_safetensors() checks and takes out again; readers of other makers see one text more.
 /// @throws c10::ValueError if a tensor is undefined or of a type or layout that the format lacks, a name is not UTF-8, or the file can't be written
 inline void save_safetensors(const std::filesystem::path& path, const TensorFile& content) {
   struct Part {
@@ -206,7 +243,11 @@ inline void save_safetensors(const std::filesystem::path& path, const TensorFile
   std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return a.tensor->element_size() > b.tensor->element_size(); });
 
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  for (const auto& [key, value] : content.metadata) header["__metadata__"][key] = value;
+  header["__metadata__"][std::string(detail::checksum_key)] = detail::no_checksum;
+  for (const auto& [key, value] : content.metadata) {
+    HTL_CHECK(key != detail::checksum_key, "htl::save_safetensors: the metadata \"", key, "\" is the checksum's place; choose another name");
+    header["__metadata__"][key] = value;
+  }
   uint64_t offset = 0;
   for (const Part& part : parts) {
     header.push_back({*part.name, {{"dtype", part.type}, {"shape", part.tensor->sizes().vec()}, {"data_offsets", {offset, offset + part.bytes}}}});
@@ -225,10 +266,14 @@ inline void save_safetensors(const std::filesystem::path& path, const TensorFile
   AtomicFile file(path);
   file.write(&length, sizeof(length));
   file.write(text.data(), text.size());
+  uint32_t checksum = detail::crc32_of(0, text.data(), text.size());
   for (const Part& part : parts) {
     const at::Tensor held = part.tensor->detach().to(at::kCPU).contiguous();
     file.write(held.const_data_ptr(), held.nbytes());
+    if (held.nbytes() > 0) checksum = detail::crc32_of(checksum, held.const_data_ptr(), held.nbytes());
   }
+  const std::string digits = detail::as_digits(checksum);
+  file.overwrite(sizeof(length) + text.find(detail::checksum_mark) + detail::checksum_mark.size(), digits.data(), digits.size());
   file.commit();
 }
 

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "run_folder.hpp"
+
+#include <htl/io/feature_map_json.hpp>
+#include <htl/io/task_set_json.hpp>
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+namespace htlnet {
+namespace {
+
+/// Options that a run may go on with other values of: they change no step. (The data may have moved: what they are is compared.)
+constexpr std::array<const char*, 6> free_options = {"data", "schema", "threads", "quiet", "checkpoint-every", "keep-checkpoints"};
+
+/// The CRC-32 of ids, numbers and labels: rows that are other ones than before are noticed.
+std::string fingerprint_of(const htl::TableData& rows) {
+  uint32_t checksum = 0;
+  const auto add = [&](const at::Tensor& tensor) {
+    if (!tensor.defined() || tensor.numel() == 0) return;
+    const at::Tensor held = tensor.contiguous();
+    checksum = htl::detail::crc32_of(checksum, held.const_data_ptr(), held.nbytes());
+  };
+  const htl::Batch& all = rows.all();
+  add(all.fields.ids);
+  add(all.fields.offsets);
+  add(all.fields.weights);
+  add(all.numeric);
+  for (const auto& [name, label] : all.labels.tasks) {
+    add(label.value);
+    add(label.mask);
+    add(label.weight);
+  }
+  return htl::detail::as_digits(checksum);
+}
+
+void remove_file(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::remove_all(path, error);
+  HTL_CHECK(!error, "htlnet: can't remove \"", path.string(), "\" of the run before: ", error.message());
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const Options& options)
+    : options_(options), path_(options.output), checkpoints_(path_ / "checkpoints", {.keep = options.train.keep_checkpoints}) {
+  lock();
+  const bool has_checkpoint = !checkpoints_.list().empty(), has_summary = std::filesystem::exists(file("summary.json"));
+  if (options.resume) {
+    if (has_checkpoint || has_summary) compare_options();
+    finished_ = has_summary;
+    return;
+  }
+  if (options.overwrite) return;
+  for (const char* saved : {"summary.json", "model.safetensors"})
+    HTL_CHECK(!std::filesystem::exists(file(saved)), "htlnet: the folder \"", options.output, "\" holds the ", saved,
+              " of an earlier run; give another --output, ", has_summary ? "" : "--resume to go on with that run, ", "or --overwrite to replace it");
+  HTL_CHECK(!has_checkpoint, "htlnet: the folder \"", options.output,
+            "\" holds checkpoints of an earlier run; give another --output, --resume to go on with that run, ", "or --overwrite to replace it");
+}
+
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) ::close(lock_);
+}
+
+/// A lock on the folder itself: it goes with the process, however that ends.
+void RunFolder::lock() {
+  lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (lock_ < 0) return;  // not there yet
+  HTL_CHECK(::flock(lock_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK, "htlnet: another process is training into \"", path_.string(),
+            "\"; wait for it, or give another --output");
+}
+
+void RunFolder::compare_options() const {
+  const nlohmann::ordered_json recorded = read_run_options(file("config.toml").string()).values;
+  const auto differs = [&](const std::string& name) {
+    if (std::find(free_options.begin(), free_options.end(), name) != free_options.end()) return;
+    const auto in_run = recorded.find(name), given = options_.values.find(name);
+    const std::string was = in_run == recorded.end() ? "none" : in_run->dump(), is = given == options_.values.end() ? "none" : given->dump();
+    HTL_CHECK(was == is, "htlnet: --", name, " ", is, " contradicts the run in \"", path_.string(), "\", which has ", was,
+              "; leave it out to go on with that run, or give another --output");
+  };
+  for (const auto& [name, value] : recorded.items()) differs(name);
+  for (const auto& [name, value] : options_.values.items()) differs(name);
+}
+
+int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const htl::TrainingState& state) {
+  state_ = state;
+  state_.add("metrics_size", metrics_size_);
+  fingerprint_ = fingerprint_of(data.train) + " " + fingerprint_of(data.valid);
+  std::optional<htl::Checkpoint> found;
+  if (options_.resume) found = checkpoints_.newest();
+  if (!found) {
+    write_new(data, tasks);
+    return 0;
+  }
+  const auto unchanged = [&](bool same, const char* what) {
+    HTL_CHECK(same, "htlnet: the ", what, " are not those that the run in \"", path_.string(), "\" was begun with; give it the same data, or another --output");
+  };
+  unchanged(htl::read_json(file("features.json")) == nlohmann::json(htl::to_json(data.features)), "features of the training rows");
+  unchanged(htl::read_json(file("tasks.json")) == nlohmann::json(htl::to_json(tasks)), "tasks or their labels' statistics");
+  const std::string* const rows = found->metadata.find("rows");
+  unchanged(rows && *rows == fingerprint_, "training or validation rows");
+  for (const std::string& sentence : found->damaged) warnings_.push_back(sentence + "; going on from the checkpoint before it");
+  state_.load(found->tensors);
+  htl::remove_stale_temporaries(path_);
+  metrics_ = std::make_unique<htl::AppendFile>(file("metrics.jsonl"));
+  metrics_->keep(metrics_size_);
+  return found->step;
+}
+
+/// Makes the folder with what is known before training. What another run left there goes first, so that a stopped run never shows its results.
+void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks) {
+  const std::string schema = options_.data.dataset == "csv" ? htl::read_file(options_.data.schema) : "";  // may be the one in this folder
+  std::error_code error;
+  std::filesystem::create_directories(path_, error);
+  HTL_CHECK(!error, "htlnet: can't make the folder \"", path_.string(), "\": ", error.message());
+  if (lock_ < 0) lock();
+  for (const char* name : {"checkpoints", "summary.json", "model.safetensors", "schema.toml"}) remove_file(file(name));
+  htl::remove_stale_temporaries(path_);
+  htl::write_atomically(file("config.toml"), to_toml(options_.values));
+  if (options_.data.dataset == "csv") htl::write_atomically(file("schema.toml"), schema);
+  htl::write_json(file("features.json"), htl::to_json(data.features));
+  htl::write_json(file("tasks.json"), htl::to_json(tasks));
+  metrics_ = std::make_unique<htl::AppendFile>(file("metrics.jsonl"));
+  metrics_->keep(0);
+}
+
+void RunFolder::log(const nlohmann::json& line) { metrics_->append(line.dump() + "\n"); }
+
+void RunFolder::checkpoint(int64_t step) {
+  metrics_->sync();
+  metrics_size_ = metrics_->size();
+  checkpoints_.save(step, state_, htl::Named<std::string>().set("rows", fingerprint_));
+}
+
+void RunFolder::finish(const nlohmann::ordered_json& summary) {
+  metrics_->sync();
+  htl::write_json(file("summary.json"), summary);
+}
+
+}  // namespace htlnet

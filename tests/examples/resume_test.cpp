@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file resume_test.cpp
+/// @brief The program htlnet, killed and resumed: what it ends with is, bit by bit, what a run ends with that was never stopped.
+///
+/// HTL_KILLS says how often it is killed in one test (default 4); scripts/kill_and_resume.sh sets it.
+
+#include <htl/io/checkpoint.hpp>
+#include <htl/io/json.hpp>
+
+#include <support/seeded.hpp>
+#include <support/temporary_folder.hpp>
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <random>
+#include <thread>
+
+namespace {
+
+namespace fs = std::filesystem;
+using htl::test::contains;
+using htl::test::same_bits;
+using htl::test::TemporaryFolder;
+
+#ifdef HTLNET_PROGRAM
+constexpr const char* program = HTLNET_PROGRAM;
+#else
+constexpr const char* program = nullptr;
+#endif
+
+struct Ended {
+  int status = 0;    // exit status, or 128 + signal
+  std::string text;  // stdout and stderr
+};
+
+class Resume : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (program == nullptr) GTEST_SKIP() << "the program htlnet is not built: set HTL_BUILD_EXAMPLES=ON";
+  }
+  static std::vector<std::string> small(const std::string& more = "") {
+    std::vector<std::string> words = {"train"};
+    std::istringstream text(
+        "--dataset synthetic --rows 12000 --epochs 4 --batch-size 256 --tower 16,8 --dropout 0.1 --threads 2 --patience 0 --log-every 7 "
+        "--norm average --temperature exponential:2,0.9,10,0.5 --decay cosine --warmup 5 --row-optimizer lazy_adam --clip-norm 1 "
+        "--checkpoint-every 6 --quiet " +
+        more);
+    for (std::string word; text >> word;) words.push_back(word);
+    return words;
+  }
+  /// Runs the program; a signal other than 0 comes after a time.
+  Ended run(std::vector<std::string> words, int signal = 0, std::chrono::microseconds after = {}) const {
+    const fs::path printed = folder.path("printed");
+    words.insert(words.begin(), program);
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const int file = ::open(printed.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+      if (file < 0 || ::dup2(file, STDOUT_FILENO) < 0 || ::dup2(file, STDERR_FILENO) < 0) ::_exit(126);
+      ::execv(program, arguments.data());
+      ::_exit(127);
+    }
+    if (signal != 0) {
+      std::this_thread::sleep_for(after);
+      ::kill(child, signal);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), htl::read_file(printed)};
+  }
+  Ended into(const std::string& output, std::vector<std::string> words, int signal = 0, std::chrono::microseconds after = {}) const {
+    words.push_back("--output");
+    words.push_back(folder.path(output).string());
+    return run(std::move(words), signal, after);
+  }
+  std::vector<nlohmann::json> metrics(const std::string& output) const {
+    std::ifstream file(folder.path(output) / "metrics.jsonl");
+    std::vector<nlohmann::json> lines;
+    for (std::string line; std::getline(file, line);) {
+      nlohmann::json json = nlohmann::json::parse(line);
+      for (const char* time : {"seconds", "samples_per_second"}) json.erase(time);
+      lines.push_back(std::move(json));
+    }
+    return lines;
+  }
+  void expect_same_run(const std::string& a, const std::string& b) const {
+    EXPECT_EQ(htl::read_file(folder.path(a) / "model.safetensors"), htl::read_file(folder.path(b) / "model.safetensors"));
+    const auto of_a = htl::Checkpoints(folder.path(a) / "checkpoints").newest(), of_b = htl::Checkpoints(folder.path(b) / "checkpoints").newest();
+    ASSERT_TRUE(of_a && of_b);
+    ASSERT_EQ(of_a->tensors.names(), of_b->tensors.names());
+    for (const auto& [name, tensor] : of_a->tensors) {
+      if (name.starts_with("time.") || name == "metrics_size") continue;
+      EXPECT_TRUE(same_bits(tensor, of_b->tensors[name])) << name;
+    }
+    EXPECT_EQ(metrics(a), metrics(b));
+    const auto summary = [&](const std::string& of) {
+      nlohmann::json json = htl::read_json(folder.path(of) / "summary.json");
+      for (const char* machine : {"samples_per_second", "train_seconds", "load_seconds", "peak_memory_mb", "matrix_backend"}) json.erase(machine);
+      return json;
+    };
+    EXPECT_EQ(summary(a), summary(b));
+  }
+  TemporaryFolder folder;
+};
+
+int kills() {
+  const char* text = std::getenv("HTL_KILLS");
+  return text ? std::atoi(text) : 4;
+}
+
+TEST_F(Resume, AfterKillsAtAnyMomentEndsBitByBitAsIfNothingHadHappened) {
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_EQ(into("straight", small()).status, 0);
+  const auto whole = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
+  std::mt19937_64 random(std::random_device{}());
+  const uint64_t seed = random();
+  random.seed(seed);
+  int left = kills(), runs = 0;
+  for (; left > 0; ++runs) {
+    const std::string output = "killed." + std::to_string(runs);
+    Ended end{};
+    int64_t last = 0;
+    do {
+      // most of the time is spent before the first step: aim between the first step and the end
+      const auto after =
+          std::chrono::microseconds(static_cast<int64_t>(static_cast<double>(whole.count()) * (0.2 + 0.9 * static_cast<double>(random() >> 11) * 0x1p-53)));
+      end = into(output, small("--resume"), left > 0 ? SIGKILL : 0, after);
+      ASSERT_TRUE(end.status == 0 || end.status == 128 + SIGKILL) << end.text << "\nseed " << seed;
+      const auto list = htl::Checkpoints(folder.path(output) / "checkpoints").list();
+      const int64_t step = list.empty() ? 0 : list.front().first;
+      ASSERT_GE(step, last) << "a checkpoint was lost; seed " << seed;
+      last = step;
+      left -= end.status == 0 ? 0 : 1;
+    } while (end.status != 0);
+    expect_same_run("straight", output);
+    if (HasFailure()) FAIL() << "seed " << seed;
+  }
+  RecordProperty("runs", runs);
+}
+
+TEST_F(Resume, AfterCtrlCGoesOnFromTheStepThatItSaved) {
+  ASSERT_EQ(into("straight", small()).status, 0);
+  const auto whole = std::chrono::milliseconds(100);
+  Ended end{};
+  for (int attempt = 1; attempt < 40; ++attempt) {  // it must come while the program trains
+    fs::remove_all(folder.path("stopped"));
+    end = into("stopped", small(), attempt % 2 == 0 ? SIGINT : SIGTERM, whole * attempt);
+    if (end.text.find("--resume goes on from there") != std::string::npos) break;
+    if (end.status == 0) attempt = 0;
+  }
+  ASSERT_TRUE(contains(end.text, "htlnet: stopped after step ")) << end.status;
+  EXPECT_TRUE(end.status == 130 || end.status == 143) << end.status;
+  const auto found = htl::Checkpoints(folder.path("stopped") / "checkpoints").newest();
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(contains(end.text, "stopped after step " + std::to_string(found->step) + ";"));
+
+  // a run that is not finished is neither trained into again by mistake nor goes on with other options
+  end = into("stopped", small());
+  EXPECT_EQ(end.status, 1);
+  EXPECT_TRUE(contains(end.text, "--resume to go on with that run"));
+  end = into("stopped", small("--resume --dense-lr 0.01"));
+  EXPECT_EQ(end.status, 1);
+  EXPECT_TRUE(contains(end.text, "htlnet: --dense-lr 0.01 contradicts the run in", "which has 0.001"));
+  end = into("stopped", small("--resume --overwrite"));
+  EXPECT_EQ(end.status, 2);
+  EXPECT_TRUE(contains(end.text, "expected --resume or --overwrite, got both"));
+
+  // without an option the run's own are taken
+  end = into("stopped", {"train", "--resume"});
+  EXPECT_EQ(end.status, 0) << end.text;
+  expect_same_run("straight", "stopped");
+  end = into("stopped", {"train", "--resume"});
+  EXPECT_EQ(end.status, 0);
+  EXPECT_TRUE(contains(end.text, "is finished"));
+}
+
+TEST_F(Resume, FromADamagedCheckpointTakesTheOneBeforeAndFromOtherDataNone) {
+  ASSERT_EQ(into("straight", small()).status, 0);
+  fs::copy(folder.path("straight"), folder.path("damaged"), fs::copy_options::recursive);
+  fs::remove(folder.path("damaged") / "summary.json");
+  const auto list = htl::Checkpoints(folder.path("damaged") / "checkpoints").list();
+  ASSERT_EQ(list.size(), 2U);
+  fs::resize_file(list[0].second, fs::file_size(list[0].second) - 1);
+  Ended end = into("damaged", small("--resume"));
+  EXPECT_EQ(end.status, 0) << end.text;
+  EXPECT_TRUE(contains(end.text, "htlnet: warning:", list[0].second.string(), "going on from the checkpoint before it"));
+  expect_same_run("straight", "damaged");
+
+  fs::remove(folder.path("damaged") / "summary.json");
+  for (const auto& [step, path] : list) fs::resize_file(path, 100);
+  end = into("damaged", small("--resume"));
+  EXPECT_EQ(end.status, 1);
+  EXPECT_TRUE(contains(end.text, "none of the 2 checkpoints in", "can be read"));
+
+  fs::copy(folder.path("straight"), folder.path("other"), fs::copy_options::recursive);
+  fs::remove(folder.path("other") / "summary.json");
+  nlohmann::json features = htl::read_json(folder.path("other") / "features.json");
+  features["fields"][0]["vocabulary"].erase(0);
+  htl::write_json(folder.path("other") / "features.json", features);
+  end = into("other", small("--resume"));
+  EXPECT_EQ(end.status, 1);
+  EXPECT_TRUE(contains(end.text, "the features of the training rows are not those that the run in"));
+}
+
+}  // namespace

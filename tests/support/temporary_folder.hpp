@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file temporary_folder.hpp
+/// @brief TemporaryFolder: a fresh folder for files of a test.
+#pragma once
+
+#include <htl/task/check.hpp>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+namespace htl::test {
+
+/// @brief A folder of its own that goes with the object.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "htl-test-XXXXXX").string();
+    HTL_CHECK(::mkdtemp(pattern.data()) != nullptr, "htl::test::TemporaryFolder: can't make \"", pattern, "\"");
+    path_ = pattern;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  /// @brief A file's path in it.
+  std::filesystem::path path(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace htl::test

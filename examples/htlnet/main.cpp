@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // htlnet: trains, evaluates and feeds the HTLNet reference model. See htlnet --help.
-#include "data/csv_dataset.hpp"
-#include "data/kuairand.hpp"
+#include "data/line_writer.hpp"
+#include "data/load.hpp"
 #include "data/synthetic_dataset.hpp"
 #include "machine.hpp"
 #include "run_folder.hpp"
@@ -24,75 +24,6 @@
 
 namespace htlnet {
 namespace {
-
-SyntheticOptions synthetic_of(const Options& options) {
-  return {.scenario = scenario_of(options.data.scenario), .rows = options.data.rows, .seed = options.train.seed};
-}
-
-/// Gives the core regressions' labels a transform.
-std::vector<htl::TaskSpec> with_core_label(const std::vector<htl::TaskSpec>& tasks, const std::string& transform) {
-  std::vector<htl::TaskSpec> specs;
-  for (const htl::TaskSpec& task : tasks)
-    specs.push_back(task.is_core() && task.kind() == htl::TaskKind::regression ? task.transform(htl::label_transform(transform)) : task);
-  return specs;
-}
-
-/// The schema's file under what the command line gives, and over the program's defaults.
-CsvSchema schema_of(const Options& options) {
-  HTL_CHECK(!options.data.schema.empty(), "htlnet: --dataset csv expects --schema, the TOML file that says what the columns are");
-  CsvSchema schema = CsvSchema::read(options.data.schema);
-  if (options.data.min_count || !schema.names_min_count)
-    for (htl::FieldPlan& field : schema.fields) field.min_count = options.data.min_count.value_or(default_min_count);
-  const std::vector<htl::TaskSpec> changed = with_core_label(schema.tasks, options.model.core_label.value_or(default_core_label));
-  for (size_t t = 0; t < changed.size(); ++t)
-    if (options.model.core_label || !schema.names_transform[t]) schema.tasks[t] = changed[t];
-  if (options.all_rows) {
-    schema.split_column.clear();
-    schema.split = {};
-    schema.fractions = {0.0, 0.0, 1.0};
-  }
-  return schema;
-}
-
-/// @param features a finished run's map; nothing = fit one to the training rows
-Dataset load(const Options& options, const htl::FeatureMap* features = nullptr) {
-  const DataOptions& data = options.data;
-  if (data.dataset == "synthetic") {
-    Dataset rows = synthetic_dataset(synthetic_of(options), data.min_count.value_or(default_min_count));
-    if (options.model.core_label) rows.tasks = htl::TaskSet(with_core_label({rows.tasks.begin(), rows.tasks.end()}, *options.model.core_label));
-    return rows;
-  }
-  HTL_CHECK(!data.directory.empty(), "htlnet: --dataset ", data.dataset, " expects --data, the folder with its files");
-  if (data.dataset == "kuairand") {
-    HTL_CHECK(features || (!data.train_dates.empty() && !data.valid_dates.empty()), "htlnet: --dataset kuairand expects --train-dates and --valid-dates");
-    HTL_CHECK(!data.test_dates.empty(), "htlnet: --dataset kuairand expects --test-dates");
-    kuairand_days(data.train_dates, data.valid_dates, data.test_dates);  // a finished run is not tested on days that it has learned from
-    return load_kuairand(data.directory, features ? "" : data.train_dates, features ? "" : data.valid_dates, data.test_dates,
-                         {.min_count = data.min_count.value_or(default_min_count),
-                          .core_transform = options.model.core_label.value_or(default_core_label),
-                          .features = features});
-  }
-  const CsvSchema schema = schema_of(options);
-  HTL_CHECK(!features || schema.asks_for(2), "htlnet: expected test rows, and [split] of \"", schema.path, "\" has none; --all-rows tests every row of --data");
-  return load_csv(data.directory, schema, {.features = features});
-}
-
-/// What load() is about to do, for who waits.
-std::string loading(const DataOptions& data) {
-  return data.dataset == "synthetic" ? "simulating " + std::to_string(data.rows) + " rows …" : "reading \"" + data.directory + "\" …";
-}
-
-/// Says where days of an earlier part come after those of a later one.
-void warn_of_days(const DataOptions& data, Progress& progress) {
-  const std::array<std::string, 3> texts = {data.train_dates, data.valid_dates, data.test_dates};
-  const std::array<std::optional<DateRange>, 3> days = kuairand_days(texts[0], texts[1], texts[2]);
-  for (size_t late = 1; late < 3; ++late)
-    for (size_t early = 0; early < late; ++early)
-      if (days[early] && days[late] && days[early]->first > days[late]->last)
-        progress.warning("the " + std::string(kuairand::split_names[early]) + " days " + texts[early] + " come after the " +
-                         std::string(kuairand::split_names[late]) + " days " + texts[late] +
-                         ": the model knows what the future brings, and its metrics flatter it");
-}
 
 int64_t numeric_width(const htl::FeatureMap& features) { return static_cast<int64_t>(features.numeric().size()); }
 
@@ -242,34 +173,76 @@ int train(const Options& options) {
   return 0;
 }
 
-int evaluate_run(const Options& given) {
-  const std::filesystem::path run(given.run);
-  Options options = read_run_options((run / "config.toml").string());
+/// A run that is finished, as evaluate and predict open it.
+struct FinishedRun {
+  Options options;
+  htl::FeatureMap features;
+  htl::TaskSet tasks;
+  HtlNet net;
+  torch::Device device;
+};
+
+FinishedRun open_run(const Options& given) {
+  const std::filesystem::path folder(given.run);
+  Options options = read_run_options((folder / "config.toml").string());
   const std::string& dataset = options.data.dataset;
   HTL_CHECK(given.data.test_dates.empty() || dataset == "kuairand", "htlnet: --test-dates is for runs on kuairand, and \"", given.run, "\" is one on ", dataset,
-            dataset == "csv" ? "; --all-rows tests every row of --data" : "");
+            dataset == "csv" && given.command == "evaluate" ? "; --all-rows tests every row of --data" : "");
   HTL_CHECK(!given.all_rows || dataset == "csv", "htlnet: --all-rows is for runs on csv, and \"", given.run, "\" is one on ", dataset);
   HTL_CHECK(given.data.directory.empty() || dataset != "synthetic", "htlnet: --data is for runs on files, and \"", given.run, "\" is one on synthetic rows");
+  options.command = given.command;
   options.train.threads = given.train.threads;
   options.all_rows = given.all_rows;
   if (!given.device.empty()) options.train.device = given.device;
   if (options.train.device == "cpu") options.train.precision = "fp32";  // evaluation is not autocast, and tf32 is refused there
   if (!given.data.directory.empty()) options.data.directory = given.data.directory;
   if (!given.data.test_dates.empty()) options.data.test_dates = given.data.test_dates;
-  if (dataset == "csv") options.data.schema = (run / "schema.toml").string();
+  if (dataset == "csv") options.data.schema = (folder / "schema.toml").string();
   prepare_process(options.train);
   const torch::Device device = device_of(options.train.device);
   if (device.is_cpu()) choose_matrix_backend(options.train.matrix_backend);
-  const htl::FeatureMap features = htl::feature_map_from_json(htl::read_json(run / "features.json"));
-  const htl::TaskSet tasks = htl::task_set_from_json(htl::read_json(run / "tasks.json"));
+  const htl::FeatureMap features = htl::feature_map_from_json(htl::read_json(folder / "features.json"));
+  const htl::TaskSet tasks = htl::task_set_from_json(htl::read_json(folder / "tasks.json"));
   HtlNet net(features, numeric_width(features), tasks, options.model);
-  htl::load_module(run / "model.safetensors", *net);
+  htl::load_module(folder / "model.safetensors", *net);
   net->to(device);
-  Progress progress(false);
-  progress.line(loading(options.data));
-  const Dataset data = load(options, &features);
-  std::cout << table_of(evaluate(net, tasks, data.test, data.groups, device).metrics, optimum(options, data, tasks, false)) << data.test.rows()
-            << " test rows\n";
+  Progress(false).line(loading(options.data));
+  return {std::move(options), features, tasks, std::move(net), device};
+}
+
+int evaluate_run(const Options& given) {
+  FinishedRun run = open_run(given);
+  const Dataset data = load(run.options, &run.features);
+  std::cout << table_of(evaluate(run.net, run.tasks, data.test, data.groups, run.device).metrics, optimum(run.options, data, run.tasks, false))
+            << data.test.rows() << " test rows\n";
+  return 0;
+}
+
+/// A line a row, a column a task (one a class, TASK.CLASS, where it is multiclass).
+int predict_run(const Options& given) {
+  FinishedRun run = open_run(given);
+  const htl::TableData rows = load(run.options, &run.features).test;
+  const torch::InferenceMode inference;
+  run.net->eval();
+  LineWriter file(given.output);
+  std::string header;
+  for (const htl::TaskSpec& task : run.tasks)
+    for (int64_t k = 0; k < (task.kind() == htl::TaskKind::multiclass ? task.classes() : 1); ++k)
+      header += (header.empty() ? "" : ",") + csv_text(task.kind() == htl::TaskKind::multiclass ? task.name() + "." + std::to_string(k) : task.name());
+  file << header << "\n";
+  htl::BatchLoader loader(rows, {.batch_size = 8192, .shuffle = false});
+  for (const htl::Batch& batch : loader) {
+    const htl::Batch moved = batch.to(run.device);
+    std::vector<torch::Tensor> columns;
+    for (const auto& [name, value] : run.tasks.predict(run.net->forward(moved), moved.labels.context))
+      columns.push_back(value.to(torch::kCPU, torch::kFloat).reshape({batch.rows(), -1}));
+    const torch::Tensor table = torch::cat(columns, 1).contiguous();
+    const float* number = table.const_data_ptr<float>();
+    for (int64_t row = 0; row < table.size(0); ++row)
+      for (int64_t c = 0; c < table.size(1); ++c) file << *number++ << (c + 1 < table.size(1) ? "," : "\n");
+  }
+  file.commit();
+  std::cout << rows.rows() << " rows in " << given.output << "\n";
   return 0;
 }
 
@@ -295,6 +268,7 @@ int main(int argc, char** argv) {
   try {
     if (options.command == "train") return htlnet::train(options);
     if (options.command == "evaluate") return htlnet::evaluate_run(options);
+    if (options.command == "predict") return htlnet::predict_run(options);
     if (options.command == "synthesize") return htlnet::write_rows(options);
   } catch (const c10::Error& error) {
     return htlnet::complain(error.what_without_backtrace());

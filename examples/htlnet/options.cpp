@@ -285,6 +285,7 @@ struct Parser {
   CLI::App app{"htlnet — the HTLNet reference model (Tang et al., RecSys 2024): discrete tasks and a continuous core task in one model"};
   CLI::App* train = nullptr;
   CLI::App* evaluate = nullptr;
+  CLI::App* predict = nullptr;
   CLI::App* synthesize = nullptr;
   std::string config;
 
@@ -311,6 +312,12 @@ struct Parser {
         ->group("Data");
     evaluate->add_option("--device", options.device, "Where it runs; default: where the run was trained")->check(one_of({"cpu", "cuda"}));
     evaluate->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(count())->capture_default_str();
+    predict = app.add_subcommand("predict", "Write a finished run's predictions: a line a row, a column a task, in the label's unit");
+    predict->add_option("--run", options.run, "Folder of a finished run");
+    add_data_options(*predict, options);
+    predict->add_option("--output", options.output, "The CSV file to write. Of a csv data set it has every row of --data, in the order of the files by name");
+    predict->add_option("--device", options.device, "Where it runs; default: where the run was trained")->check(one_of({"cpu", "cuda"}));
+    predict->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(count())->capture_default_str();
     synthesize = app.add_subcommand("synthesize", "Write simulated rows as CSV with a schema");
     synthesize->add_option("--scenario", options.data.scenario, "What is simulated")->check(one_of({"video", "commerce"}))->capture_default_str();
     synthesize->add_option("--rows", options.data.rows, "How many rows")->check(positive())->capture_default_str();
@@ -318,7 +325,7 @@ struct Parser {
     synthesize->add_option("--output", options.output, "Folder to write to");
   }
 
-  std::array<const CLI::App*, 3> commands() const { return {train, evaluate, synthesize}; }
+  std::array<const CLI::App*, 4> commands() const { return {train, evaluate, predict, synthesize}; }
   const CLI::App* chosen() const {
     for (const CLI::App* command : commands())
       if (command->parsed()) return command;
@@ -330,7 +337,7 @@ struct Parser {
     const std::vector<std::string> before = app.remaining(), behind = command ? command->remaining() : std::vector<std::string>();
     const auto name_of = [](const std::string& word) { return word.substr(0, word.find('=')); };
     if (!command && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr)
-      return before.empty() ? "expected a command: train, evaluate or synthesize" : before_command(name_of(before.front()));
+      return before.empty() ? "expected a command: train, evaluate, predict or synthesize" : before_command(name_of(before.front()));
     if (command && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr)
       return behind.empty() ? before_command(name_of(before.front())) : no_such_option(name_of(behind.front()), *command);
     const std::string sentence = error.what();  // "--name: …"
@@ -407,8 +414,9 @@ struct Parser {
     const CLI::App* command = chosen();
     if (command == train) options.values = values();
     if (options.resume && options.overwrite) throw CLI::ValidationError("expected --resume or --overwrite, got both");
-    if (command != evaluate && options.output.empty()) throw CLI::RequiredError("--output FOLDER");
-    if (command == evaluate && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
+    const bool opens_run = command == evaluate || command == predict;
+    if (opens_run && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
+    if (command != evaluate && options.output.empty()) throw CLI::RequiredError(command == predict ? "--output FILE" : "--output FOLDER");
   }
 
  private:
@@ -523,7 +531,7 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
   try {
     if (argc > 1 && argv[1][0] != '-') {
       const std::string first = argv[1];
-      const std::vector<std::string> commands = {"train", "evaluate", "synthesize"};
+      const std::vector<std::string> commands = {"train", "evaluate", "predict", "synthesize"};
       if (std::find(commands.begin(), commands.end(), first) == commands.end()) {
         std::cerr << "htlnet: there is no command \"" << first << "\"; did you mean \"" << htl::nearest(first, commands) << "\"? See htlnet --help\n";
         exit_code = 2;

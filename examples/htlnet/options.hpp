@@ -69,15 +69,15 @@ struct TrainOptions {
 };
 
 struct Options {
-  std::string command;  // train | evaluate | synthesize
+  std::string command;  // train | evaluate | predict | synthesize
   DataOptions data;
   ModelOptions model;
   TrainOptions train;
-  std::string output;             // train: the run's folder; synthesize: the data's folder
+  std::string output;             // train: the run's folder; predict: the file; synthesize: the data's folder
   bool overwrite = false;         // train: replace the run in that folder
   bool resume = false;            // train: go on with the run in that folder
-  std::string run;                // evaluate
-  std::string device;             // evaluate; empty = the run's
+  std::string run;                // evaluate, predict
+  std::string device;             // evaluate, predict; empty = the run's
   bool all_rows = false;          // evaluate: test every row of a csv data set
   nlohmann::ordered_json values;  // train: all options but those that belong to one run, by name
 };

@@ -101,6 +101,9 @@ class Resume : public testing::Test {
       EXPECT_TRUE(same_bits(tensor, of_b->tensors[name])) << name;
     }
     EXPECT_EQ(metrics(a), metrics(b));
+    for (const std::string& of : {a, b})
+      ASSERT_EQ(run({"predict", "--run", folder.path(of).string(), "--output", folder.path(of + ".csv").string(), "--threads", "2"}).status, 0);
+    EXPECT_EQ(htl::read_file(folder.path(a + ".csv")), htl::read_file(folder.path(b + ".csv")));
     const auto summary = [&](const std::string& of) {
       nlohmann::json json = htl::read_json(folder.path(of) / "summary.json");
       for (const char* machine : {"samples_per_second", "train_seconds", "load_seconds", "peak_memory_mb", "matrix_backend"}) json.erase(machine);

@@ -26,6 +26,7 @@ namespace htlnet {
 struct CsvDatasetOptions {
   std::optional<int64_t> min_count = {};      ///< instead of the schema's
   const htl::FeatureMap* features = nullptr;  ///< a fitted map to use instead of fitting one; training and validation rows may then be missing
+  bool labels = true;                         ///< false = features and context only: columns of labels, masks, weights and groups need not be there
 };
 
 /// @brief Reads the rows of a directory, or of one file.
@@ -127,7 +128,7 @@ class Reader {
     data.train = std::move(tables[0]);
     data.valid = std::move(tables[1]);
     data.test = std::move(tables[2]);
-    for (size_t g = 0; g < schema_.groups.size(); ++g) {
+    for (size_t g = 0; options_.labels && g < schema_.groups.size(); ++g) {
       std::vector<std::string> texts;
       for (int32_t n = 0; n < group_texts_[g].size(); ++n) texts.emplace_back(group_texts_[g].text(n));
       data.groups.set(schema_.groups[g], std::move(texts));
@@ -147,8 +148,8 @@ class Reader {
     for (const htl::FieldCounter& field : fields_) columns.fields.push_back(reader.column(field.plan().name));
     for (const std::string& name : schema_.numeric) columns.numeric.push_back(reader.column(name));
     for (const std::string& name : context_) columns.context.push_back(reader.column(name));
-    for (const std::string& name : schema_.groups) columns.groups.push_back(reader.column(name));
-    for (size_t t = 0; t < schema_.tasks.size(); ++t) {
+    for (size_t g = 0; options_.labels && g < schema_.groups.size(); ++g) columns.groups.push_back(reader.column(schema_.groups[g]));
+    for (size_t t = 0; options_.labels && t < schema_.tasks.size(); ++t) {
       const htl::TaskSpec& task = schema_.tasks[t];
       columns.labels.push_back(reader.column(schema_.label_columns[t]));
       columns.masks.push_back(task.mask_column().empty() ? std::nullopt : std::optional(reader.column(task.mask_column())));
@@ -193,7 +194,7 @@ class Reader {
       if (!is_short_) rows.ends.push_back(static_cast<int64_t>(rows.codes.size()));
     }
     for (const size_t column : columns.numeric) rows.numeric.push_back(single_or_missing(reader, column));
-    for (size_t t = 0; t < schema_.tasks.size(); ++t) add_label(reader, columns, t, rows.labels[t]);
+    for (size_t t = 0; t < columns.labels.size(); ++t) add_label(reader, columns, t, rows.labels[t]);
     for (size_t c = 0; c < context_.size(); ++c) rows.context[c].push_back(single_precision(reader, columns.context[c], reader.number(columns.context[c])));
     for (size_t g = 0; g < columns.groups.size(); ++g) rows.groups[g].push_back(group_texts_[g].add(reader[columns.groups[g]]));
   }
@@ -283,7 +284,7 @@ class Reader {
     htl::Batch all;
     all.fields = is_short_ ? htl::FieldBatch::of(codes.view({rows.count, width})) : htl::FieldBatch::bags(codes, ends_[part], width);
     if (columns > 0) all.numeric = numeric;
-    for (size_t t = 0; t < schema_.tasks.size(); ++t) {
+    for (size_t t = 0; options_.labels && t < schema_.tasks.size(); ++t) {
       Rows::Column& column = rows.labels[t];
       const htl::TaskSpec& task = schema_.tasks[t];
       htl::Label label{task.kind() == htl::TaskKind::multiclass ? column.class_index.to_tensor() : column.value.to_tensor()};
@@ -292,7 +293,7 @@ class Reader {
       all.labels.set(task.name(), std::move(label));
     }
     for (size_t c = 0; c < context_.size(); ++c) all.labels.context.set(context_[c], rows.context[c].to_tensor());
-    for (size_t g = 0; g < schema_.groups.size(); ++g) all.labels.context.set(schema_.groups[g], rows.groups[g].to_tensor());
+    for (size_t g = 0; options_.labels && g < schema_.groups.size(); ++g) all.labels.context.set(schema_.groups[g], rows.groups[g].to_tensor());
     return htl::TableData(std::move(all));
   }
 

@@ -5,11 +5,11 @@
 
 #include <examples/htlnet/data/additive_model.hpp>
 #include <examples/htlnet/data/dataset.hpp>
+#include <examples/htlnet/data/line_writer.hpp>
 #include <examples/htlnet/data/synthetic.hpp>
 
 #include <htl/data/field_counter.hpp>
 #include <htl/data/vocabulary.hpp>
-#include <htl/io/atomic_file.hpp>
 #include <htl/task/task_outputs.hpp>
 
 #include <ATen/ops/empty.h>
@@ -17,7 +17,6 @@
 
 #include <array>
 #include <bit>
-#include <charconv>
 #include <cmath>
 #include <filesystem>
 #include <string>
@@ -87,36 +86,6 @@ htl::Predictions synthetic_predictions(const SyntheticOptions& options, int64_t 
   for (size_t t = 0; t < 3; ++t) predictions.set(names[t], columns[t]);
   return predictions;
 }
-
-/// A text file that is written in blocks and takes its name when it is whole.
-class LineWriter {
- public:
-  explicit LineWriter(const std::filesystem::path& path) : file_(path) {}
-  LineWriter& operator<<(std::string_view text) {
-    buffer_ += text;
-    if (buffer_.size() > (size_t{1} << 20)) flush();
-    return *this;
-  }
-  /// The shortest text that reads back as the same number.
-  template <class Number>
-  requires std::is_arithmetic_v<Number> LineWriter& operator<<(Number number) {
-    std::array<char, 32> text{};
-    const char* const end = std::to_chars(text.data(), text.data() + text.size(), number).ptr;
-    return *this << std::string_view(text.data(), static_cast<size_t>(end - text.data()));
-  }
-  void commit() {
-    flush();
-    file_.commit();
-  }
-
- private:
-  void flush() {
-    file_.write(buffer_.data(), buffer_.size());
-    buffer_.clear();
-  }
-  htl::AtomicFile file_;
-  std::string buffer_;
-};
 
 }  // namespace detail
 
@@ -205,7 +174,7 @@ inline void write_synthetic(const SyntheticOptions& options, const std::string& 
   const std::filesystem::path folder = directory;
   const std::array<std::string, 8> fields = synthetic_fields(options.scenario);
   const std::vector<std::string> tasks = tasks_of(options.scenario).names();
-  detail::LineWriter rows(folder / "rows.csv"), truth(folder / "truth.csv"), schema(folder / "schema.toml");
+  LineWriter rows(folder / "rows.csv"), truth(folder / "truth.csv"), schema(folder / "schema.toml");
   for (const std::string& field : fields) rows << field << ",";
   rows << tasks[0] << "," << tasks[1] << "," << tasks[2] << "\n";
   truth << tasks[0] << "," << tasks[1] << "," << tasks[2] << "\n";

@@ -105,7 +105,7 @@ int train(const Options& options) {
   htl::TrainingState state;
   trainer.add_to(state);
   state.add("loader", loader);
-  const int64_t begin = run.begin(data, tasks, state);
+  const int64_t begin = run.begin(data, tasks, net, state);
   for (const std::string& sentence : run.warnings()) progress.warning(sentence);
   progress.line("rows: " + std::to_string(data.train.rows()) + " train, " + std::to_string(data.valid.rows()) + " valid, " + std::to_string(data.test.rows()) +
                 " test (read in " + std::to_string(load_seconds).substr(0, 4) + " s); " + std::to_string(parameters) + " parameters, " +

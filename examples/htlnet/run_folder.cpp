@@ -3,6 +3,7 @@
 
 #include <htl/io/feature_map_json.hpp>
 #include <htl/io/task_set_json.hpp>
+#include <htl/version.hpp>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -38,6 +39,40 @@ std::string fingerprint_of(const htl::TableData& rows) {
     add(label.weight);
   }
   return htl::detail::as_digits(checksum);
+}
+
+/// What another program needs beside the files that it names, to predict from the weights; docs/files.md explains it.
+nlohmann::ordered_json manifest_of(const ModelOptions& options, const htl::FeatureMap& features, const htl::TaskSet& tasks, const HtlNet& net) {
+  using Json = nlohmann::ordered_json;
+  const htl::LabelEmbedding label(graph_options_of(options, 1, 0).label());
+  Json fields = Json::array(), order = Json::array(), parents = Json::object(), tensors = Json::object();
+  int64_t first_row = 0;
+  const std::vector<int64_t> sizes = features.sizes();
+  for (size_t f = 0; f < sizes.size(); ++f) {
+    fields.push_back({{"name", htl::detail::bytes_to_json(features.fields()[f].name)}, {"first_row", first_row}, {"rows", sizes[f]}});
+    first_row += sizes[f];
+  }
+  for (const int64_t t : tasks.order()) {
+    order.push_back(tasks[t].name());
+    parents[tasks[t].name()] = Json::array();
+    for (const int64_t parent : tasks.parents(t)) parents[tasks[t].name()].push_back(tasks[parent].name());
+  }
+  for (const auto& [name, tensor] : htl::module_state(*net)) tensors[name] = {{"shape", tensor.sizes().vec()}, {"type", c10::toString(tensor.scalar_type())}};
+  return {{"format", "htl.manifest"},
+          {"version", 1},
+          {"library", c10::str(HTL_VERSION_MAJOR, ".", HTL_VERSION_MINOR, ".", HTL_VERSION_PATCH)},
+          {"files", {{"weights", "model.safetensors"}, {"features", "features.json"}, {"tasks", "tasks.json"}}},
+          {"model",
+           {{"tower", options.tower},
+            {"representation", options.representation},
+            {"transfer", options.model == "shared_embedding" ? "none" : options.transfer},
+            {"fusion", options.fusion},
+            {"label", {{"evaluation", htl::to_string(label->evaluation())}, {"temperature", options.temperature}}},
+            {"pooling", "sum"}}},
+          {"fields", fields},
+          {"order", order},
+          {"parents", parents},
+          {"tensors", tensors}};
 }
 
 void remove_file(const std::filesystem::path& path) {
@@ -90,14 +125,14 @@ void RunFolder::compare_options() const {
   for (const auto& [name, value] : options_.values.items()) differs(name);
 }
 
-int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const htl::TrainingState& state) {
+int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state) {
   state_ = state;
   state_.add("metrics_size", metrics_size_);
   fingerprint_ = fingerprint_of(data.train) + " " + fingerprint_of(data.valid);
   std::optional<htl::Checkpoint> found;
   if (options_.resume) found = checkpoints_.newest();
   if (!found) {
-    write_new(data, tasks);
+    write_new(data, tasks, net);
     return 0;
   }
   const auto unchanged = [&](bool same, const char* what) {
@@ -116,7 +151,7 @@ int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const h
 }
 
 /// Makes the folder with what is known before training. What another run left there goes first, so that a stopped run never shows its results.
-void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks) {
+void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net) {
   const std::string schema = options_.data.dataset == "csv" ? htl::read_file(options_.data.schema) : "";  // may be the one in this folder
   std::error_code error;
   std::filesystem::create_directories(path_, error);
@@ -128,6 +163,7 @@ void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks) {
   if (options_.data.dataset == "csv") htl::write_atomically(file("schema.toml"), schema);
   htl::write_json(file("features.json"), htl::to_json(data.features));
   htl::write_json(file("tasks.json"), htl::to_json(tasks));
+  htl::write_json(file("manifest.json"), manifest_of(options_.model, data.features, tasks, net));
   metrics_ = std::make_unique<htl::AppendFile>(file("metrics.jsonl"));
   metrics_->keep(0);
 }

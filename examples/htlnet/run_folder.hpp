@@ -4,7 +4,7 @@
 #pragma once
 
 #include "data/dataset.hpp"
-#include "options.hpp"
+#include "model.hpp"
 
 #include <htl/io/append_file.hpp>
 #include <htl/io/checkpoint.hpp>
@@ -18,8 +18,8 @@ namespace htlnet {
 
 /// @brief The folder of `--output`, locked against a second process for as long as this lives.
 ///
-/// config.toml, schema.toml, features.json, tasks.json: what is known before training. metrics.jsonl: grows. model.safetensors: the best epoch's weights.
-/// checkpoints/: what `--resume` goes on from. summary.json: the last file; where it is, the run is finished.
+/// config.toml, schema.toml, features.json, tasks.json, manifest.json: what is known before training. metrics.jsonl: grows. model.safetensors: the best epoch's
+/// weights. checkpoints/: what `--resume` goes on from. summary.json: the last file; where it is, the run is finished.
 class RunFolder {
  public:
   /// @brief Looks at the folder, and changes nothing: refuses one that holds another run, unless options say what to do with that.
@@ -32,9 +32,10 @@ class RunFolder {
   /// @brief Whether `--resume` found a run that came to its end.
   bool is_finished() const { return finished_; }
   /// @brief Begins the run, or goes on with it where `--resume` finds a checkpoint.
+  /// @param net for the manifest
   /// @param state everything that training remembers; loaded where there is a checkpoint
   /// @returns the step to go on from; 0 = anew
-  int64_t begin(const Dataset& data, const htl::TaskSet& tasks, const htl::TrainingState& state);
+  int64_t begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state);
   /// @brief Adds a line to metrics.jsonl.
   void log(const nlohmann::json& line);
   /// @brief Saves a checkpoint of the state that begin() was given.
@@ -49,7 +50,7 @@ class RunFolder {
  private:
   void lock();
   void compare_options() const;
-  void write_new(const Dataset& data, const htl::TaskSet& tasks);
+  void write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net);
 
   const Options& options_;
   std::filesystem::path path_;

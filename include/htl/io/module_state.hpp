@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief All parameters and buffers by dotted name, as PyTorch's state_dict names them. They share memory with the module.
 inline Named<at::Tensor> module_state(const torch::nn::Module& module) {

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# cmake -D ROOT=<repository> [-D WRITE_UMBRELLA=ON] -P check_headers.cmake: the rules of the house that a compiler does not check. Every breach is a line; any breach fails.
+# cmake -D ROOT=<repository> [-D WRITE_UMBRELLA=ON] [-D WRITE_VERSION=ON] -P check_headers.cmake: the rules of the house that a compiler does not check. Every breach
+# is a line; any breach fails.
 # - one direction of includes: a header includes only lower layers or its own folder, and gradient/ also weighting/
 # - no torch/torch.h, no umbrella, no include in quotes inside the library; LibTorch's version is asked for in one file
 # - first line, #pragma once, at most 350 lines
+# - everything is in the inline namespace of the version that version.hpp defines; WRITE_VERSION writes the defined numbers wherever else the version stands
 # - htl/htl.hpp lists every header that needs no component; WRITE_UMBRELLA writes it anew
 cmake_minimum_required(VERSION 3.25)
 
@@ -49,6 +51,24 @@ if(count EQUAL 0)
   message(FATAL_ERROR "there is no header in ${base}; give the repository as -D ROOT=…")
 endif()
 
+file(READ "${base}/version.hpp" text)
+if(NOT text MATCHES "#define HTL_VERSION_MAJOR ([0-9]+)\n.*#define HTL_VERSION_MINOR ([0-9]+)\n.*#define HTL_VERSION_PATCH ([0-9]+)\n")
+  message(FATAL_ERROR "version.hpp: there are no three #define HTL_VERSION_…")
+endif()
+set(opening "namespace htl::inline v${CMAKE_MATCH_1}_${CMAKE_MATCH_2}_${CMAKE_MATCH_3}")
+set(guard "(HTL_VERSION_MAJOR != ${CMAKE_MATCH_1} || HTL_VERSION_MINOR != ${CMAKE_MATCH_2} || HTL_VERSION_PATCH != ${CMAKE_MATCH_3})")
+set(spelled "htl::v${CMAKE_MATCH_1}_${CMAKE_MATCH_2}_${CMAKE_MATCH_3}::")
+if(WRITE_VERSION)
+  string(REGEX REPLACE "\\(HTL_VERSION_MAJOR != [^)]*\\)" "${guard}" text "${text}")
+  string(REGEX REPLACE "htl::v[0-9_]+::" "${spelled}" text "${text}")
+  file(WRITE "${base}/version.hpp" "${text}")
+endif()
+string(FIND "${text}" "${guard}" at_guard)
+string(FIND "${text}" "${spelled}" at_spelled)
+if(at_guard EQUAL -1 OR at_spelled EQUAL -1)
+  breach("version.hpp: its #if or its comment has another version than its #define (-D WRITE_VERSION=ON writes it)")
+endif()
+
 set(with_component "")
 foreach(header IN LISTS headers)
   folder_of(${header} folder)
@@ -62,6 +82,18 @@ foreach(header IN LISTS headers)
   endif()
 
   file(READ "${base}/${header}" text)
+  string(REGEX MATCHALL "\n(inline )?namespace htl[^\n]*" openings "${text}")
+  if(WRITE_VERSION AND openings)
+    string(REGEX REPLACE "\nnamespace htl(::inline v[0-9_]+)?((::[a-z_]+)? {)" "\n${opening}\\2" text "${text}")
+    file(WRITE "${base}/${header}" "${text}")
+    string(REGEX MATCHALL "\n(inline )?namespace htl[^\n]*" openings "${text}")
+  endif()
+  foreach(line IN LISTS openings)
+    string(STRIP "${line}" line)
+    if(NOT line MATCHES "^${opening}(::[a-z_]+)? {$")
+      breach("${header}: `${line}`: expected `${opening}` (-D WRITE_VERSION=ON writes it)")
+    endif()
+  endforeach()
   if(NOT text MATCHES "^// SPDX-License-Identifier: Apache-2.0\n/// @file [^\n]*\n/// @brief ")
     breach("${header}: expected it to start with the SPDX line, /// @file and /// @brief")
   endif()

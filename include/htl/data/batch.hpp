@@ -9,7 +9,7 @@
 #include <concepts>
 #include <ranges>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief B rows: ids, dense numbers, labels.
 struct Batch {

@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How batches are made.
 struct BatchLoaderOptions {

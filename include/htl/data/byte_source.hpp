@@ -16,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Reads a file front to back; gzip is recognised by its first bytes, whatever the name, and may have several members.
 class ByteSource {

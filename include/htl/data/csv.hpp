@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How a file is written, and how much of it is held.
 struct CsvOptions {

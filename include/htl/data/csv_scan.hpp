@@ -11,7 +11,7 @@
 #include <emmintrin.h>
 #endif
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Which of 64 bytes are special, a bit each.
 struct CsvMarks {

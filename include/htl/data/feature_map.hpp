@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How a raw value becomes an id.
 enum class FieldKind {

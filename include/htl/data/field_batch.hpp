@@ -7,7 +7,7 @@
 
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Ids of F fields for B rows.
 ///

@@ -13,7 +13,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief The text without blanks and tabs at either end.
 inline std::string_view trimmed(std::string_view text) noexcept {

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Random numbers as a pure function of (key, counter): nothing to carry along, the same on every machine.
 ///

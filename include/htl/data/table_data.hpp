@@ -17,7 +17,7 @@
 #include <string>
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How a batch is taken out of a TableData.
 struct GatherOptions {

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Open-addressing index from texts to the numbers 0, 1, 2, …; the texts themselves stay with the caller.
 ///

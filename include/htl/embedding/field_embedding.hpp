@@ -14,7 +14,7 @@
 #include <numeric>
 #include <ostream>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What a feature map must say: the fields' names, and how many ids each has (id 0 included).
 template <class M>

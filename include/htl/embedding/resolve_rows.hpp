@@ -20,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How the rows of a bag become one. As in `nn::EmbeddingBag`, a table's padding row counts neither in the sum nor in the mean.
 enum class Pooling {

@@ -9,7 +9,7 @@
 
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief {rows, values} of one step, owned by the table. Backward writes it, clipping scales it, optimizers read it and clear it.
 ///

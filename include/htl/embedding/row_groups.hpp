@@ -14,7 +14,7 @@
 
 #include <limits>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief N lookups (entries) grouped by the S distinct rows that they hit.
 ///

@@ -13,7 +13,7 @@
 
 #include <array>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// Calls f with the row width as a compile-time constant where it is a usual one, so that the loop over it unrolls; 0 = only known at run time.
 template <class F>

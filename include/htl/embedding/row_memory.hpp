@@ -15,7 +15,7 @@
 #include <unistd.h>
 #endif
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// From this size on, rows in random order miss the processor's table of 4 KiB pages at almost every row.
 inline constexpr size_t kHugeFrom = size_t{32} << 20;

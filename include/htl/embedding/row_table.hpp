@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A handle to a table [R, d]: copies share the weight and its row gradient. Works on any leaf tensor, one of ours or the user's own.
 ///

@@ -9,7 +9,7 @@
 
 #include <torch/csrc/api/include/torch/autograd.h>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Options of backward().
 struct BackwardOptions {

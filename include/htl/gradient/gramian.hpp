@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// The T task gradients on the touched rows of one table.
 struct TaskRows {

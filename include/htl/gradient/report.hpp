@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief The Gramian of one step and what was made of it. Everything stays on the device until it is read.
 struct GradientReport {

@@ -14,7 +14,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// One use of one fork that the losses reach.
 struct ActiveCall {

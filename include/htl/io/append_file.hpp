@@ -14,7 +14,7 @@
 #include <string>
 #include <string_view>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Appends records to a file, unbuffered: what append() has returned from is in the file, even if the process is killed a moment later.
 ///

@@ -18,7 +18,7 @@
 #include <system_error>
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Writes beside the name, then takes the name: temporary file → fsync → rename → fsync of the directory. Until commit() the old file stays.
 ///

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Settings of Checkpoints.
 struct CheckpointsOptions {

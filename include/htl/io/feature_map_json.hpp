@@ -6,7 +6,7 @@
 #include <htl/data/feature_map.hpp>
 #include <htl/io/json.hpp>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief The map as JSON. Texts of any encoding and numbers of any size keep every bit (what is not UTF-8 becomes {"bytes": "hexadecimal"}).
 inline nlohmann::ordered_json to_json(const FeatureMap& map) {

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Parses a text.
 /// @param text UTF-8

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 namespace detail {
 

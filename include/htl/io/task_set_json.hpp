@@ -9,7 +9,7 @@
 
 #include <functional>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How names in files become losses and transforms; replace them to add your own, and fall back to the defaults for the others.
 struct TaskSetReaders {

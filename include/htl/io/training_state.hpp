@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What names its tensors once: `part.fields(visit)` calls `visit("name", tensor)` for each. Our optimizers, averages, forks and loaders do.
 template <class P>

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief l = −y·log σ(z) − (1 − y)·log(1 − σ(z)) for a logit z and a label y in [0, 1].
 ///

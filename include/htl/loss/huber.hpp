@@ -9,7 +9,7 @@
 
 #include <cmath>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief With e = x − y: l = ½e² where |e| ≤ δ, else δ(|e| − ½δ). |dl/dx| ≤ δ, so single rows can't dominate. Any device, no synchronisation.
 ///

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief The loss of a task that names none: logits BCE (binary), softmax cross-entropy (multiclass), squared error (regression).
 inline AnyLoss default_loss(const TaskSpec& task) {

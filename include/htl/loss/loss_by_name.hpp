@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A loss by its name and parameters: "binary_cross_entropy", "softmax_cross_entropy" (classes), "squared", "huber" (delta, 1 if not given).
 ///

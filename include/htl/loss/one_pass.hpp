@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A loss that knows its value and slope for one row, in fp64.
 ///

@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What the losses of one task see of its labels. A row without a label, or of weight 0, holds zeros everywhere.
 struct PreparedLabel {

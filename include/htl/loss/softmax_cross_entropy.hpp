@@ -10,7 +10,7 @@
 #include <cmath>
 #include <limits>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief l = log Σ_k e^{z_k} − z_y for K logits z and a class y in [0, K).
 ///

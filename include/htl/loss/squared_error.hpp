@@ -5,7 +5,7 @@
 
 #include <htl/loss/one_pass.hpp>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief l = (x − y)², in the squared unit of the target. dl/dx = 2(x − y). Its minimiser is the mean. Any device, no synchronisation.
 ///

@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief P(score of a positive > score of a negative) + ½ P(equal), over all weighted pairs: Σ w_i w_j ([s_i > s_j] + ½ [s_i = s_j]) / (W⁺ W⁻).
 ///

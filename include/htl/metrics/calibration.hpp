@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How the rows are cut into reliability bins.
 enum class Binning {

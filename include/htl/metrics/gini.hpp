@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief raw(predictions) / raw(labels), with raw(s) = 2·mean_i C_i − 1 and C_i the share of Σ y held by the i highest by s.
 ///

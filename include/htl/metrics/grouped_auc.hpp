@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief The result of a GroupedAuc.
 struct GroupedAucReport {

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <limits>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 namespace detail {
 

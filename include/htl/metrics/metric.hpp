@@ -15,7 +15,7 @@
 #include <concepts>
 #include <string_view>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief An accumulator over batches: `add(prediction, label)`, `value()`, `merge(other)`; a copyable value, in any order of batches the same result.
 ///

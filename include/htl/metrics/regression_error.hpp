@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What a normalised error is divided by. Papers differ and rarely say: name it beside each figure.
 enum class Denominator {

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Options of Dense.
 ///

@@ -17,7 +17,7 @@
 #include <optional>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What follows the linear map.
 enum class Activation {

@@ -5,7 +5,7 @@
 
 #include <concepts>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 namespace detail {
 

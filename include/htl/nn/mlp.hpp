@@ -7,7 +7,7 @@
 
 #include <string>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Options of Mlp.
 ///

@@ -8,7 +8,7 @@
 
 #include <concepts>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What a tower returns.
 struct TowerOutput {

@@ -9,7 +9,7 @@
 #include <memory>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief All parameters of a module and of the modules below it, in the order of `parameters()`, without the weights of their row tables.
 ///

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Settings of FusedAdam.
 struct FusedAdamOptions {

@@ -14,7 +14,7 @@
 #include <optional>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief The lists that a fused Adam works on; all of one device and element type.
 struct AdamLists {

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What counts as Adam's time t in the bias correction `1 − β^t`.
 enum class BiasCorrection {

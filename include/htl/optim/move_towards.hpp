@@ -11,7 +11,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief `x += part·(target − x)` for lists of tensors, by one parallel loop; the same bits for any number of threads.
 /// @return false, with nothing done, unless all are float32 or float64 memory on the CPU and each has its target's type

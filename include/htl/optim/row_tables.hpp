@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A list of distinct row tables. Made implicitly from a RowTable, several, a RowTableOwner, or any module: then from all modules below it.
 ///

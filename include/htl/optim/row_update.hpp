@@ -19,7 +19,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// Rows that one task of a parallel loop works on; the results don't depend on it.
 inline constexpr int64_t kRowGrain = 1024;

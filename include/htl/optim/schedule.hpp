@@ -13,7 +13,7 @@
 #include <string_view>
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A learning rate for every step: `schedule(step) → rate`. Step 0 is the first update. A pure function, so nothing is to be saved but the step.
 template <class S>

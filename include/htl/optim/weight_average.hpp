@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Settings of WeightAverage.
 struct WeightAverageOptions {

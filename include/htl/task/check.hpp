@@ -22,7 +22,7 @@
 /// Throws c10::Error: the call comes at the wrong moment, whatever its arguments.
 #define HTL_CHECK_STATE(condition, ...) TORCH_CHECK(condition, __VA_ARGS__)
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A tensor's shape as text, "[3, 5]"; "undefined" for an undefined tensor. Does not read data.
 inline std::string shape_of(const at::Tensor& tensor) {

@@ -5,7 +5,7 @@
 
 #include <htl/task/named.hpp>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief One task's labels for B rows.
 ///

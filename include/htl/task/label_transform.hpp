@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What a label transform must offer. A transform is a value; fitting makes a new one.
 ///

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A small map that keeps its order: labels, outputs, losses and predictions by task name.
 ///

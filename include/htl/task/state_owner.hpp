@@ -9,7 +9,7 @@
 #include <functional>
 #include <string>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Is shown a field of somebody's state, and may copy into the tensor or replace it.
 using FieldVisitor = std::function<void(const std::string& name, at::Tensor& field)>;

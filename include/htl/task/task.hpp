@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief One of a task's losses and its weight in the task's sum.
 struct WeightedLoss {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What a task predicts.
 enum class TaskKind {

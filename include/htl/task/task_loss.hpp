@@ -12,7 +12,7 @@
 #include <string>
 #include <utility>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief What a loss sees of one task in one batch.
 struct LossInput {

@@ -5,7 +5,7 @@
 
 #include <htl/task/named.hpp>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief A model's raw outputs [B, W_t] by task name: logits, or whatever the task's loss asks for. In the order of the TaskSet.
 using TaskOutputs = Named<at::Tensor>;

@@ -9,7 +9,7 @@
 #include <initializer_list>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Tasks in a directed acyclic graph with any number of core tasks.
 ///

@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <concepts>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief How sources are fused.
 enum class FusionKind {

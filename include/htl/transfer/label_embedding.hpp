@@ -14,7 +14,7 @@
 
 #include <ostream>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Noise on the logits in training.
 enum class LabelNoise {

@@ -10,7 +10,7 @@
 #include <htl/transfer/label_embedding.hpp>
 #include <htl/transfer/transfer_policy.hpp>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Options of TaskGraph.
 ///

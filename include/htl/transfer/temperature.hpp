@@ -16,7 +16,7 @@
 #include <string_view>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief τ > 0 as a function of the step n = 0, 1, …; a value.
 ///

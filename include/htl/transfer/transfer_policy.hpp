@@ -5,7 +5,7 @@
 
 #include <htl/transfer/detail/choice.hpp>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Where the gradient of what flows to later tasks stops (Tang et al., RecSys 2024, Eq. 15 in its readings).
 ///

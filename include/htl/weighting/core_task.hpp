@@ -16,7 +16,7 @@
 #include <cmath>
 #include <limits>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief Which norm of G_t the magnitude ratio ‖G_c‖ / ‖G_t‖ takes.
 enum class NormReference {

@@ -7,7 +7,7 @@
 
 #include <ATen/ops/ones.h>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief w_t = 1. What an ordinary backward of the summed losses does.
 struct Sum {

@@ -11,7 +11,7 @@
 #include <optional>
 #include <vector>
 
-namespace htl {
+namespace htl::inline v0_1_0 {
 
 /// @brief The inner products of the task gradients on the shared parameters, and what else a method may read.
 struct TaskGramian {

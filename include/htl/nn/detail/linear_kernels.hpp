@@ -18,7 +18,7 @@
 
 #include <utility>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief Columns of a matrix; the matrix itself where they are all.
 inline at::Tensor columns_of(const at::Tensor& matrix, int64_t first, int64_t count) {

@@ -10,7 +10,7 @@
 #include <mutex>
 #include <optional>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief The i-th output of SplitMix64 (Steele, Lea and Flood 2014) for any i: one 64-bit draw of a generator becomes a whole tensor's noise.
 struct RandomStream {

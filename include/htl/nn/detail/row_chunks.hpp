@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief Rows in chunks of about 16,384 elements, between 16 and 4,096 rows.
 struct RowChunks {

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief Σ a_j b_j, in 16 interleaved sums (a fixed order, whatever the machine).
 template <class Scalar>

@@ -23,7 +23,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief Data pointers of several contiguous tensors.
 template <class Scalar>

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief The names of an enumeration's values.
 template <class Enum>

@@ -18,7 +18,7 @@
 
 #include <limits>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief How weights come from tempered logits.
 enum class LabelForm {

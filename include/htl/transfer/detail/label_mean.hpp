@@ -15,7 +15,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief E[softmax((z + g)/τ)] [B, K] for Gumbel noise g, logits [B, K]; to about 1e-7, differentiable by autograd, no synchronisation.
 ///

@@ -15,7 +15,7 @@
 #include <cmath>
 #include <optional>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief A number and its derivative by the logit.
 struct WeightAndSlope {

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-namespace htl::detail {
+namespace htl::inline v0_1_0::detail {
 
 /// @brief Numbered slots for children of one holder type, each made from its own options, or left empty.
 ///

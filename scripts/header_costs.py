@@ -92,7 +92,7 @@ def main():
 
 A translation unit that includes the header and nothing else: seconds of the processor, that time beside `<torch/torch.h>`'s, and the compiler's peak of memory.
 `scripts/header_costs.py` writes this page. {compiler.version}, `-std=c++20 -O0`, LibTorch {'.'.join(version)}; the least of {options.repeat} runs for the umbrella and
-`<torch/torch.h>`, one run of each other header. The umbrella may cost at most {LIMIT} times `<torch/torch.h>`; a test checks it.
+`<torch/torch.h>`, one run of each other header. The umbrella may cost at most {LIMIT} times `<torch/torch.h>`; `--check` measures that.
 
 | header | s | beside torch.h | GB |
 |---|---:|---:|---:|

@@ -3,7 +3,7 @@
 
 LibTorch is in no Conan repository: htl's CMake package finds it where it is on the consumer's machine, in HTL_TORCH_ROOT (a CMake or environment variable), Torch_DIR,
 CMAKE_PREFIX_PATH or the active Python, or takes the one that the project has found before. The components are options: `-o "htl/*:data=True"` brings zlib,
-`-o "htl/*:io=True"` nlohmann_json.
+`-o "htl/*:io=True"` that and nlohmann_json.
 """
 import os
 import re
@@ -43,7 +43,7 @@ class HtlConan(ConanFile):
         cmake_layout(self)
 
     def requirements(self):
-        if self.options.data:
+        if self.options.data or self.options.io:
             self.requires("zlib/[>=1.2.11 <2]", transitive_headers=True)
         if self.options.io:
             self.requires("nlohmann_json/[>=3.10 <4]", transitive_headers=True)

@@ -44,17 +44,17 @@ inline void put_varint(std::string& to, uint64_t number) {
   for (; number >= 0x80U; number >>= 7) to.push_back(static_cast<char>((number & 0x7FU) | 0x80U));
   to.push_back(static_cast<char>(number));
 }
-inline void put_field(std::string& to, int number, std::string_view bytes) {
-  put_varint(to, static_cast<uint64_t>(number * 8 + 2));
+inline void put_field(std::string& to, uint64_t number, std::string_view bytes) {
+  put_varint(to, number * 8 + 2);
   put_varint(to, bytes.size());
   to += bytes;
 }
-inline void put_field(std::string& to, int number, double value) {
-  put_varint(to, static_cast<uint64_t>(number * 8 + 1));
+inline void put_field(std::string& to, uint64_t number, double value) {
+  put_varint(to, number * 8 + 1);
   put_little_endian(to, std::bit_cast<uint64_t>(value));
 }
-inline void put_field(std::string& to, int number, float value) {
-  put_varint(to, static_cast<uint64_t>(number * 8 + 5));
+inline void put_field(std::string& to, uint64_t number, float value) {
+  put_varint(to, number * 8 + 5);
   put_little_endian(to, std::bit_cast<uint32_t>(value));
 }
 

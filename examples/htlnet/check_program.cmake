@@ -274,6 +274,46 @@ htlnet(1 ${constant} --schema constant.toml --output refused)
 contains("${err}" "y.auc is not defined on the validation rows")
 htlnet(0 ${constant} --schema constant.toml --select-by y.calibration_ratio --output ratio)
 
+# inspect: a feature that was written after the event is flagged, also one that is a plain number; purchases without a click are counted; unknown ids are seen
+file(MAKE_DIRECTORY ${WORK}/faulty)
+set(rows "user,shown,leak,number,part,click,purchase,amount\n")
+foreach(i RANGE 1 400)
+  math(EXPR user "${i} % 7")
+  math(EXPR shown "${i} * 7919 % 11")
+  math(EXPR click "${i} % 3 / 2")
+  math(EXPR purchase "${i} % 6 / 5")
+  set(part train)
+  if(i GREATER 300)
+    set(part valid)
+    math(EXPR user "${user} + ${i} % 2 * 100")  # every other one is new
+  endif()
+  if(i EQUAL 100 OR i EQUAL 202 OR i EQUAL 301)
+    set(purchase 1)  # but no click
+  endif()
+  string(APPEND rows "u${user},s${shown},l${click},${click}.5,${part},${click},${purchase},${purchase}\n")
+endforeach()
+file(WRITE ${WORK}/faulty/rows.csv "${rows}u1,s1,l1,1.5,test,1,0,0\n")
+file(WRITE ${WORK}/faulty.toml "features = { categorical = [\"user\", \"shown\", \"leak\"], numeric = [\"number\"] }\n"
+                               "task = [ { name = \"click\", kind = \"binary\" }, { name = \"purchase\", kind = \"binary\", after = [\"click\"] },\n"
+                               "{ name = \"amount\", kind = \"regression\", after = [\"purchase\"], core = true } ]\n"
+                               "split = { column = \"part\", train = \"train\", valid = \"valid\", test = \"test\" }\n")
+htlnet(0 inspect --dataset csv --data faulty --schema faulty.toml --batch-size 64 --threads 2)
+foreach(line IN ITEMS "rows +300 +100 +1\n" "click +100.00 % +100.00 % +100.00 % +rate of 1 +0.33333 +0.33 +1\n"
+                      "purchase +click +2 ! +1 ! +0 +3.85 % +5.88 % +-\n" "amount +purchase +0 +0 +0 " "user +7 +0.00 % +50.00 % +0.00 %\n" "leak +2 +0.00 % +0.00 %"
+                      "leak +1.0000 ! " "number +1.0000 ! " "shown +0.[0-9]+  " "batch of 64 rows" "with click +with purchase +with amount\n")
+  if(NOT out MATCHES "${line}")
+    message(FATAL_ERROR "expected ${line} in:\n${out}")
+  endif()
+endforeach()
+htlnet(0 inspect --rows 2000 --threads 2)
+contains("${out}" "watch_time R²")
+htlnet(0 inspect --help)
+contains("${out}" "features that give a label away")
+htlnet(2 inspect --rows 5 --dataset csv)
+contains("${err}" "--rows is for --dataset synthetic")
+htlnet(2 inspect --schme f)
+contains("${err}" "did you mean \"--schema\"")
+
 # Mistakes get a sentence with the nearest right word, and leave nothing behind
 htlnet(2 train --outptu f)
 contains("${err}" "did you mean \"--output\"")
@@ -305,7 +345,7 @@ contains("${err}" "did you mean \"--help\"")
 htlnet(2 --epochs 3 train --output f)
 contains("${err}" "comes behind its command, as in htlnet train --epochs")
 htlnet(2)
-contains("${err}" "expected a command: train, evaluate, predict or synthesize")
+contains("${err}" "expected a command: train, evaluate, predict, synthesize or inspect")
 
 # What a file says wrong names the file
 foreach(line IN ITEMS "rows = 1e6" "model = \"htlnt\"" "quiet = \"maybe\"" "tower = []" "schema = \"s.toml\"")

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// htlnet: trains, evaluates and feeds the HTLNet reference model. See htlnet --help.
+// htlnet: trains, evaluates and feeds the HTLNet reference model, and looks at its data. See htlnet --help.
 #include "data/line_writer.hpp"
 #include "data/load.hpp"
 #include "data/synthetic_dataset.hpp"
+#include "inspect.hpp"
 #include "machine.hpp"
 #include "run_folder.hpp"
 #include "stop_request.hpp"
@@ -246,6 +247,15 @@ int predict_run(const Options& given) {
   return 0;
 }
 
+int inspect_rows(const Options& options) {
+  prepare_process(options.train);
+  Progress progress(false);
+  if (options.data.dataset == "kuairand") warn_of_days(options.data, progress);
+  progress.line(loading(options.data));
+  inspect(load(options), options, std::cout);
+  return 0;
+}
+
 int write_rows(const Options& options) {
   Progress progress(false);
   progress.line(loading(options.data));
@@ -269,6 +279,7 @@ int main(int argc, char** argv) {
     if (options.command == "train") return htlnet::train(options);
     if (options.command == "evaluate") return htlnet::evaluate_run(options);
     if (options.command == "predict") return htlnet::predict_run(options);
+    if (options.command == "inspect") return htlnet::inspect_rows(options);
     if (options.command == "synthesize") return htlnet::write_rows(options);
   } catch (const c10::Error& error) {
     return htlnet::complain(error.what_without_backtrace());

@@ -107,7 +107,8 @@ void add_data_options(CLI::App& app, Options& options) {
   app.add_option("--test-dates", data.test_dates, "Days to test on (kuairand)")->check(date_range())->group("Data");
 }
 
-void add_train_options(CLI::App& app, Options& options) {
+/// Where rows come from and how they are split.
+void add_row_options(CLI::App& app, Options& options) {
   DataOptions& data = options.data;
   app.add_option("--dataset", data.dataset, "What the rows are")->check(one_of({"kuairand", "csv", "synthetic"}))->capture_default_str()->group("Data");
   add_data_options(app, options);
@@ -120,6 +121,10 @@ void add_train_options(CLI::App& app, Options& options) {
                  "Ids that are rarer in the training rows share the field's unknown row; default: the csv schema's min_count where it has one, else 2")
       ->check(positive())
       ->group("Data");
+}
+
+void add_train_options(CLI::App& app, Options& options) {
+  add_row_options(app, options);
 
   ModelOptions& model = options.model;
   app.add_option("--model", model.model, "htlnet, or its control: a tower per task on the shared embedding, no transfer")
@@ -287,6 +292,7 @@ struct Parser {
   CLI::App* evaluate = nullptr;
   CLI::App* predict = nullptr;
   CLI::App* synthesize = nullptr;
+  CLI::App* inspect = nullptr;
   std::string config;
 
   Parser() {
@@ -318,6 +324,15 @@ struct Parser {
     predict->add_option("--output", options.output, "The CSV file to write. Of a csv data set it has every row of --data, in the order of the files by name");
     predict->add_option("--device", options.device, "Where it runs; default: where the run was trained")->check(one_of({"cpu", "cuda"}));
     predict->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(count())->capture_default_str();
+    inspect = app.add_subcommand(
+        "inspect",
+        "Look at rows before training on them: labels, conversions without their precondition, unknown ids, features that give a label away, conflict");
+    add_row_options(*inspect, options);
+    inspect->add_option("--batch-size", options.train.batch_size, "Rows of the batch on which the tasks' gradients are compared")
+        ->check(positive())
+        ->capture_default_str();
+    inspect->add_option("--seed", options.train.seed, "Seed of simulated rows, of the fresh model and of the batch")->check(count())->capture_default_str();
+    inspect->add_option("--threads", options.train.threads, "Threads; 0 = one a core")->check(count())->capture_default_str();
     synthesize = app.add_subcommand("synthesize", "Write simulated rows as CSV with a schema");
     synthesize->add_option("--scenario", options.data.scenario, "What is simulated")->check(one_of({"video", "commerce"}))->capture_default_str();
     synthesize->add_option("--rows", options.data.rows, "How many rows")->check(positive())->capture_default_str();
@@ -325,7 +340,7 @@ struct Parser {
     synthesize->add_option("--output", options.output, "Folder to write to");
   }
 
-  std::array<const CLI::App*, 4> commands() const { return {train, evaluate, predict, synthesize}; }
+  std::array<const CLI::App*, 5> commands() const { return {train, evaluate, predict, synthesize, inspect}; }
   const CLI::App* chosen() const {
     for (const CLI::App* command : commands())
       if (command->parsed()) return command;
@@ -337,7 +352,7 @@ struct Parser {
     const std::vector<std::string> before = app.remaining(), behind = command ? command->remaining() : std::vector<std::string>();
     const auto name_of = [](const std::string& word) { return word.substr(0, word.find('=')); };
     if (!command && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr)
-      return before.empty() ? "expected a command: train, evaluate, predict or synthesize" : before_command(name_of(before.front()));
+      return before.empty() ? "expected a command: train, evaluate, predict, synthesize or inspect" : before_command(name_of(before.front()));
     if (command && dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr)
       return behind.empty() ? before_command(name_of(before.front())) : no_such_option(name_of(behind.front()), *command);
     const std::string sentence = error.what();  // "--name: …"
@@ -355,12 +370,12 @@ struct Parser {
   }
 
   /// Refuses options that were given and do nothing. What a file says and the command line has put out of use is no mistake.
-  void refuse_unused() const {
-    for (const CLI::Option* option : train->get_options()) {
+  void refuse_unused(const CLI::App& command) const {
+    for (const CLI::Option* option : command.get_options()) {
       const std::string name = option->get_single_name();
-      const Use* const use = option->count() > 0 ? out_of_use(name) : nullptr;
+      const Use* const use = option->count() > 0 ? out_of_use(name, command) : nullptr;
       if (use == nullptr) continue;
-      const CLI::Option& other = *train->get_option("--" + use->beside);
+      const CLI::Option& other = *command.get_option("--" + use->beside);
       const auto file = from_file_.find(name);
       if (file != from_file_.end() && other.count() > 0 && !from_file_.contains(use->beside)) continue;
       std::string wanted;
@@ -376,7 +391,7 @@ struct Parser {
     nlohmann::ordered_json result = nlohmann::ordered_json::object();
     for (const CLI::Option* option : train->get_options()) {
       const std::string name = option->get_single_name();
-      if (std::find(of_one_call.begin(), of_one_call.end(), name) != of_one_call.end() || out_of_use(name)) continue;
+      if (std::find(of_one_call.begin(), of_one_call.end(), name) != of_one_call.end() || out_of_use(name, *train)) continue;
       nlohmann::ordered_json value = value_of(*option);
       if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
         if (name == "min-count") value = default_min_count;
@@ -416,7 +431,7 @@ struct Parser {
     if (options.resume && options.overwrite) throw CLI::ValidationError("expected --resume or --overwrite, got both");
     const bool opens_run = command == evaluate || command == predict;
     if (opens_run && options.run.empty()) throw CLI::RequiredError("--run FOLDER");
-    if (command != evaluate && options.output.empty()) throw CLI::RequiredError(command == predict ? "--output FILE" : "--output FOLDER");
+    if (command != evaluate && command != inspect && options.output.empty()) throw CLI::RequiredError(command == predict ? "--output FILE" : "--output FOLDER");
   }
 
  private:
@@ -439,10 +454,10 @@ struct Parser {
     return is_begun ? run : std::filesystem::path();
   }
   /// Why an option does nothing; null if it has its use.
-  const Use* out_of_use(const std::string& name) const {
+  static const Use* out_of_use(const std::string& name, const CLI::App& command) {
     for (const Use& use : uses) {
       if (std::find(use.options.begin(), use.options.end(), name) == use.options.end()) continue;
-      const std::string value = value_of(*train->get_option("--" + use.beside)).get<std::string>();
+      const std::string value = value_of(*command.get_option("--" + use.beside)).get<std::string>();
       if (std::find(use.values.begin(), use.values.end(), value) == use.values.end()) return &use;
     }
     return nullptr;
@@ -531,7 +546,7 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
   try {
     if (argc > 1 && argv[1][0] != '-') {
       const std::string first = argv[1];
-      const std::vector<std::string> commands = {"train", "evaluate", "predict", "synthesize"};
+      const std::vector<std::string> commands = {"train", "evaluate", "predict", "synthesize", "inspect"};
       if (std::find(commands.begin(), commands.end(), first) == commands.end()) {
         std::cerr << "htlnet: there is no command \"" << first << "\"; did you mean \"" << htl::nearest(first, commands) << "\"? See htlnet --help\n";
         exit_code = 2;
@@ -539,7 +554,8 @@ Options parse_options(int argc, const char* const* argv, int& exit_code) {
       }
     }
     parser.parse({argv + 1, argv + argc});
-    if (parser.train->parsed()) parser.refuse_unused();
+    for (const CLI::App* command : {parser.train, parser.inspect})
+      if (command->parsed()) parser.refuse_unused(*command);
   } catch (const CLI::Success& help) {
     parser.app.exit(help);
     return {};

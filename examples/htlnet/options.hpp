@@ -69,7 +69,7 @@ struct TrainOptions {
 };
 
 struct Options {
-  std::string command;  // train | evaluate | predict | synthesize
+  std::string command;  // train | evaluate | predict | synthesize | inspect
   DataOptions data;
   ModelOptions model;
   TrainOptions train;

@@ -75,6 +75,25 @@ nlohmann::ordered_json manifest_of(const ModelOptions& options, const htl::Featu
           {"tensors", tensors}};
 }
 
+/// What TensorBoard shows of a line of metrics.jsonl, by the names of that: losses/TASK, cosines/TASK,TASK, valid/TASK/METRIC. Of an epoch's line nothing: its
+/// last step has said it.
+htl::Named<double> scalars_of(const nlohmann::json& line) {
+  htl::Named<double> scalars;
+  const auto add = [&](const std::string& group, const nlohmann::json& values) {
+    for (const auto& [name, value] : values.items())
+      if (value.is_number() && name != "rows") scalars.set(group + "/" + name, value.get<double>());
+  };
+  if (line.at("kind") == "evaluation")
+    for (const auto& [task, metrics] : line.at("metrics").items()) add(line.at("split").get<std::string>() + "/" + task, metrics);
+  if (line.at("kind") != "step") return scalars;
+  for (const char* group : {"losses", "norms", "cosines", "weights"})
+    if (line.contains(group)) add(group, line[group]);
+  for (const char* rate : {"row_lr", "dense_lr"}) scalars.set("rates/" + std::string(rate), line.at(rate).get<double>());
+  for (const char* name : {"gradient_norm", "samples_per_second"})
+    if (line.contains(name)) scalars.set(name, line[name].get<double>());
+  return scalars;
+}
+
 void remove_file(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::remove_all(path, error);
@@ -127,7 +146,7 @@ void RunFolder::compare_options() const {
 
 int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state) {
   state_ = state;
-  state_.add("metrics_size", metrics_size_);
+  state_.add("metrics_size", metrics_size_).add("events_size", events_size_);
   fingerprint_ = fingerprint_of(data.train) + " " + fingerprint_of(data.valid);
   std::optional<htl::Checkpoint> found;
   if (options_.resume) found = checkpoints_.newest();
@@ -145,8 +164,7 @@ int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const H
   for (const std::string& sentence : found->damaged) warnings_.push_back(sentence + "; going on from the checkpoint before it");
   state_.load(found->tensors);
   htl::remove_stale_temporaries(path_);
-  metrics_ = std::make_unique<htl::AppendFile>(file("metrics.jsonl"));
-  metrics_->keep(metrics_size_);
+  open_logs(metrics_size_, events_size_);
   return found->step;
 }
 
@@ -164,20 +182,36 @@ void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks, const 
   htl::write_json(file("features.json"), htl::to_json(data.features));
   htl::write_json(file("tasks.json"), htl::to_json(tasks));
   htl::write_json(file("manifest.json"), manifest_of(options_.model, data.features, tasks, net));
-  metrics_ = std::make_unique<htl::AppendFile>(file("metrics.jsonl"));
-  metrics_->keep(0);
+  open_logs(0, 0);
 }
 
-void RunFolder::log(const nlohmann::json& line) { metrics_->append(line.dump() + "\n"); }
+void RunFolder::open_logs(int64_t metrics_size, int64_t events_size) {
+  const std::filesystem::path events = file("events");
+  std::error_code error;
+  std::filesystem::create_directories(events, error);
+  HTL_CHECK(!error, "htlnet: can't make the folder \"", events.string(), "\": ", error.message());
+  metrics_ = std::make_unique<htl::AppendFile>(file("metrics.jsonl"));
+  metrics_->keep(metrics_size);
+  events_ = std::make_unique<htl::EventFile>(events / "events.out.tfevents.htl");
+  events_->keep(events_size);
+}
+
+void RunFolder::log(const nlohmann::json& line) {
+  metrics_->append(line.dump() + "\n");
+  events_->add(line.at("step").get<int64_t>(), scalars_of(line));
+}
 
 void RunFolder::checkpoint(int64_t step) {
   metrics_->sync();
+  events_->sync();
   metrics_size_ = metrics_->size();
+  events_size_ = events_->size();
   checkpoints_.save(step, state_, htl::Named<std::string>().set("rows", fingerprint_));
 }
 
 void RunFolder::finish(const nlohmann::ordered_json& summary) {
   metrics_->sync();
+  events_->sync();
   htl::write_json(file("summary.json"), summary);
 }
 

@@ -8,6 +8,7 @@
 
 #include <htl/io/append_file.hpp>
 #include <htl/io/checkpoint.hpp>
+#include <htl/io/event_file.hpp>
 
 #include <filesystem>
 #include <memory>
@@ -18,8 +19,9 @@ namespace htlnet {
 
 /// @brief The folder of `--output`, locked against a second process for as long as this lives.
 ///
-/// config.toml, schema.toml, features.json, tasks.json, manifest.json: what is known before training. metrics.jsonl: grows. model.safetensors: the best epoch's
-/// weights. checkpoints/: what `--resume` goes on from. summary.json: the last file; where it is, the run is finished.
+/// config.toml, schema.toml, features.json, tasks.json, manifest.json: what is known before training. metrics.jsonl and events/: grow, and hold the same for
+/// programs and for TensorBoard. model.safetensors: the best epoch's weights. checkpoints/: what `--resume` goes on from. summary.json: the last file; where it
+/// is, the run is finished.
 class RunFolder {
  public:
   /// @brief Looks at the folder, and changes nothing: refuses one that holds another run, unless options say what to do with that.
@@ -36,7 +38,7 @@ class RunFolder {
   /// @param state everything that training remembers; loaded where there is a checkpoint
   /// @returns the step to go on from; 0 = anew
   int64_t begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state);
-  /// @brief Adds a line to metrics.jsonl.
+  /// @brief Adds a line to metrics.jsonl, and the scalars of a step or an evaluation to the events.
   void log(const nlohmann::json& line);
   /// @brief Saves a checkpoint of the state that begin() was given.
   void checkpoint(int64_t step);
@@ -51,14 +53,16 @@ class RunFolder {
   void lock();
   void compare_options() const;
   void write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net);
+  void open_logs(int64_t metrics_size, int64_t events_size);
 
   const Options& options_;
   std::filesystem::path path_;
   htl::Checkpoints checkpoints_;
   std::vector<std::string> warnings_;
   std::unique_ptr<htl::AppendFile> metrics_;
-  int64_t metrics_size_ = 0;
-  std::string fingerprint_;  // of the data
+  std::unique_ptr<htl::EventFile> events_;
+  int64_t metrics_size_ = 0, events_size_ = 0;  // at the last checkpoint
+  std::string fingerprint_;                     // of the data
   htl::TrainingState state_;
   int lock_ = -1;
   bool finished_ = false;

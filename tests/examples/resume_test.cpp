@@ -5,6 +5,7 @@
 /// HTL_KILLS says how often it is killed in one test (default 4); scripts/kill_and_resume.sh sets it.
 
 #include <htl/io/checkpoint.hpp>
+#include <htl/io/event_file.hpp>
 #include <htl/io/json.hpp>
 
 #include <support/seeded.hpp>
@@ -17,6 +18,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <random>
 #include <thread>
@@ -91,6 +93,21 @@ class Resume : public testing::Test {
     }
     return lines;
   }
+  /// The records of the event file, without what the clock says.
+  std::vector<std::string> events(const std::string& output) const {
+    const std::string bytes = htl::read_file(folder.path(output) / "events" / "events.out.tfevents.htl"), speed = "samples_per_second";
+    std::vector<std::string> records;
+    for (size_t at = 0, size = 0; at + 16 <= bytes.size(); at += 16 + size) {
+      std::memcpy(&size, bytes.data() + at, sizeof(size));
+      std::string event = bytes.substr(at + 12, size);
+      EXPECT_EQ(htl::detail::as_record(event), bytes.substr(at, 16 + size)) << "a damaged record at byte " << at;
+      event.replace(1, 8, 8, '\0');  // the wall time
+      const size_t tag = event.find(speed);
+      if (tag != std::string::npos) event.replace(tag + speed.size() + 1, 4, 4, '\0');
+      records.push_back(std::move(event));
+    }
+    return records;
+  }
   void expect_same_run(const std::string& a, const std::string& b) const {
     EXPECT_EQ(htl::read_file(folder.path(a) / "model.safetensors"), htl::read_file(folder.path(b) / "model.safetensors"));
     const auto of_a = htl::Checkpoints(folder.path(a) / "checkpoints").newest(), of_b = htl::Checkpoints(folder.path(b) / "checkpoints").newest();
@@ -101,6 +118,8 @@ class Resume : public testing::Test {
       EXPECT_TRUE(same_bits(tensor, of_b->tensors[name])) << name;
     }
     EXPECT_EQ(metrics(a), metrics(b));
+    EXPECT_EQ(events(a), events(b));
+    EXPECT_GT(events(a).size(), 10U);
     for (const std::string& of : {a, b})
       ASSERT_EQ(run({"predict", "--run", folder.path(of).string(), "--output", folder.path(of + ".csv").string(), "--threads", "2"}).status, 0);
     EXPECT_EQ(htl::read_file(folder.path(a + ".csv")), htl::read_file(folder.path(b + ".csv")));

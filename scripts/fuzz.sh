@@ -16,14 +16,14 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ $# -gt 0 ] || set -- csv gzip schema config safetensors checkpoint json
-# LibTorch is built without the sanitizers' container annotations
-export ASAN_OPTIONS=detect_container_overflow=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+# LibTorch is built without the sanitizers' container annotations; a search for uses of a function's stack after its return takes a fifth of the time
+export ASAN_OPTIONS=detect_container_overflow=0:detect_stack_use_after_return=0:quarantine_size_mb=16:malloc_context_size=12 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 for target in "$@"; do
   program=build/fuzz/tests/fuzz/htl_fuzz_$target corpus=build/fuzz/corpus/$target findings=build/fuzz/findings
   [ -x "$program" ] || { echo "there is no $program; build it: cmake --preset fuzz && cmake --build --preset fuzz" >&2; exit 1; }
   mkdir -p "$corpus" $findings
   start=$SECONDS
-  if ! "$program" -runs="$runs" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 -verbosity=1 \
+  if ! "$program" -runs="$runs" -max_total_time="$seconds" -max_len=2048 -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=512 -print_final_stats=1 -verbosity=1 \
     -dict=tests/fuzz/dictionaries/"$target".dict -artifact_prefix=$findings/"$target"- "$corpus" tests/fuzz/seeds/"$target" >"$corpus.log" 2>&1; then
     tail -n 60 "$corpus.log" >&2
     echo "fuzz: $target stopped; its input is in $findings/" >&2

@@ -2,6 +2,7 @@
 #include "options.hpp"
 
 #include "data/files.hpp"
+#include "toml_file.hpp"
 
 #include <htl/transfer/temperature.hpp>
 
@@ -479,7 +480,7 @@ struct Parser {
   std::vector<std::string> read_config(const std::string& path, const std::vector<std::string>& arguments) {
     toml::table table;
     try {
-      table = toml::parse_file(path);
+      table = read_toml(path);
     } catch (const toml::parse_error& error) {
       std::ostringstream text;
       text << "--config: can't read \"" << path << "\" as TOML: " << error.description() << " (line " << error.source().begin.line << ")";

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// A run's config.toml: what is written of the options that were read gives the same options.
+// A run's config.toml: what is written of the options that were read gives the same options. Making the parser of the command line takes most of the time: of
+// the inputs that are no TOML, and go no further, one in eight goes through it.
 #include "fuzz.hpp"
 
 #include <htlnet/options.hpp>
+
+#include <toml++/toml.h>
 
 #include <stdexcept>
 #include <string>
@@ -11,6 +14,11 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const htl::fuzz::MemoryFile file;
   htlnet::Options options;
+  try {
+    if (size % 8 != 0) (void)toml::parse(htl::fuzz::text_of(data, size));
+  } catch (const toml::parse_error&) {
+    return 0;
+  }
   try {
     options = htlnet::read_run_options(file.write(htl::fuzz::text_of(data, size)));
   } catch (const std::runtime_error& error) {

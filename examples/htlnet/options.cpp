@@ -522,7 +522,11 @@ struct Parser {
 
 std::string to_toml(const nlohmann::ordered_json& values) {
   std::string text;
-  for (const auto& [name, value] : values.items()) text += name + " = " + value.dump() + "\n";
+  for (const auto& [name, value] : values.items()) {
+    text += name + " = ";
+    for (const char c : value.dump()) text += c == '\x7f' ? std::string("\\u007F") : std::string(1, c);  // TOML wants it escaped, JSON does not
+    text += "\n";
+  }
   return text;
 }
 

@@ -4,8 +4,7 @@
 #include "fuzz.hpp"
 
 #include <htlnet/options.hpp>
-
-#include <toml++/toml.h>
+#include <htlnet/toml_file.hpp>
 
 #include <stdexcept>
 #include <string>
@@ -13,14 +12,15 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const htl::fuzz::MemoryFile file;
+  const std::string& path = file.write(htl::fuzz::text_of(data, size));
   htlnet::Options options;
   try {
-    if (size % 8 != 0) (void)toml::parse(htl::fuzz::text_of(data, size));
+    if (size % 8 != 0) (void)htlnet::read_toml(path);
   } catch (const toml::parse_error&) {
     return 0;
   }
   try {
-    options = htlnet::read_run_options(file.write(htl::fuzz::text_of(data, size)));
+    options = htlnet::read_run_options(path);
   } catch (const std::runtime_error& error) {
     if (typeid(error) != typeid(std::runtime_error)) throw;  // not a sentence of read_run_options()
     htl::fuzz::require(error.what()[0] != '\0', "a sentence is not empty");

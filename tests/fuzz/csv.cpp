@@ -4,6 +4,8 @@
 
 #include <htl/data/csv.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -50,8 +52,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   options.block_bytes = 1 + (last * 7 + size) % 80;
   const bool is_read_in_pieces = read_table(path, options, pieces);
   htl::fuzz::require(is_read == is_read_in_pieces, "a file is good or bad whatever the block");
-  // A zero byte is found a block ahead: up to there the rows are the same
-  htl::fuzz::require(is_read ? whole == pieces : whole.size() <= pieces.size() && std::equal(whole.begin(), whole.end(), pieces.begin()),
-                     "the same rows whatever the block");
+  // A zero byte or a broken gzip stream is found a block ahead: up to there the rows are the same
+  const auto common = static_cast<std::ptrdiff_t>(std::min(whole.size(), pieces.size()));
+  htl::fuzz::require(is_read ? whole == pieces : std::equal(whole.begin(), whole.begin() + common, pieces.begin()), "the same rows whatever the block");
   return 0;
 }

@@ -25,7 +25,7 @@ namespace htl::fuzz {
 inline std::string_view text_of(const uint8_t* data, size_t size) { return {reinterpret_cast<const char*>(data), size}; }
 
 /// @brief Stops the program where a property does not hold, so that the input is kept.
-inline void require(bool holds, std::string_view property, std::string_view details = {}) {
+inline void require(bool holds, std::string_view property, std::string_view details = "") {
   if (holds) return;
   std::fprintf(stderr, "does not hold: %.*s %.*s\n", static_cast<int>(property.size()), property.data(), static_cast<int>(details.size()), details.data());
   std::abort();

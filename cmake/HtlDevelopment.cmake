@@ -32,6 +32,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   # GCC's own faults: 105651 ("text" + std::string taken for an overlapping or endless copy), 105562 and 109561 (std::optional, std::variant, std::vector)
   target_compile_options(htl_development INTERFACE -Wno-restrict -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread -Wno-maybe-uninitialized)
 endif()
+if(HTL_BUILD_FUZZERS AND NOT (CMAKE_CXX_COMPILER_ID STREQUAL "Clang" AND HTL_SANITIZE AND HTL_BUILD_TESTS))
+  message(FATAL_ERROR "HTL_BUILD_FUZZERS is for Clang with HTL_SANITIZE and HTL_BUILD_TESTS, got ${CMAKE_CXX_COMPILER_ID}; use the preset fuzz, or leave it off: "
+                      "then the tests run the seeds alone")
+endif()
 if(HTL_SANITIZE)
   target_compile_options(htl_development INTERFACE -fsanitize=${HTL_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   target_link_options(htl_development INTERFACE -fsanitize=${HTL_SANITIZE})

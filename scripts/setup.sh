@@ -10,7 +10,7 @@
 #   --wheel FILE        this wheel of torch
 #   --index URL         a package index for pip, instead of the configured one
 #   --full              LibTorch with CUDA (about 5 GB) instead of the lean form for the CPU (about 1.3 GB); building with it needs a CUDA toolkit (nvcc)
-#   --tools             also what the checks use: clang-format, clang-tidy, Doxygen
+#   --tools             also what the checks use: clang-format, clang-tidy, libFuzzer, Doxygen
 #   --system-only       system packages only; nothing is built after it
 # The last line of its output is the directory of the LibTorch to use.
 set -euo pipefail
@@ -62,6 +62,7 @@ missing_packages() {
     command -v clang-format >/dev/null || echo clang-format
     command -v clang-tidy-16 >/dev/null || echo clang-tidy-16 clang-16
     [ -e /usr/lib/llvm-16/lib/libomp.so ] || echo libomp-16-dev
+    compgen -G '/usr/lib/llvm-16/lib/clang/16*/lib/linux/libclang_rt.fuzzer-*.a' >/dev/null || echo libclang-rt-16-dev
     command -v doxygen >/dev/null || echo doxygen
   fi
 }

@@ -2,6 +2,7 @@
 #include "options.hpp"
 
 #include "data/files.hpp"
+#include "toml_file.hpp"
 
 #include <htl/transfer/temperature.hpp>
 
@@ -494,7 +495,7 @@ struct Parser {
   std::vector<std::string> read_config(const std::string& path, const std::vector<std::string>& arguments) {
     toml::table table;
     try {
-      table = toml::parse_file(path);
+      table = read_toml(path);
     } catch (const toml::parse_error& error) {
       std::ostringstream text;
       text << "--config: can't read \"" << path << "\" as TOML: " << error.description() << " (line " << error.source().begin.line << ")";
@@ -536,7 +537,11 @@ struct Parser {
 
 std::string to_toml(const nlohmann::ordered_json& values) {
   std::string text;
-  for (const auto& [name, value] : values.items()) text += name + " = " + value.dump() + "\n";
+  for (const auto& [name, value] : values.items()) {
+    text += name + " = ";
+    for (const char c : value.dump()) text += c == '\x7f' ? std::string("\\u007F") : std::string(1, c);  // TOML wants it escaped, JSON does not
+    text += "\n";
+  }
   return text;
 }
 

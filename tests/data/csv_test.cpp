@@ -195,6 +195,31 @@ TEST_F(Csv, GzipMayHaveSeveralMembersAndPadding) {
   EXPECT_EQ(rows_of(reader), (Table{{"1", "2"}}));
 }
 
+TEST_F(Csv, OneByteOrderMarkIsTakenWhereverABlockEnds) {
+  const std::string path = write(
+      "\xef\xbb\xbf\xef\xbb\xbf"
+      "a,b\n1,2\n");
+  for (const size_t block : {1, 2, 3, 4, 5, 6, 7, 100}) {
+    CsvReader reader(path, {.block_bytes = block});
+    EXPECT_EQ(reader.header(), (std::vector<std::string>{"\xef\xbb\xbf"
+                                                         "a",
+                                                         "b"}))
+        << block;
+  }
+}
+
+TEST_F(Csv, AHeaderOfManyColumnsIsReadInTheTimeOfSortingIt) {
+  std::string header = "c0", row = "0";
+  for (int i = 1; i < 300'000; ++i) {
+    header += ",c" + std::to_string(i);
+    row += "," + std::to_string(i);
+  }
+  CsvReader reader(write(header + "\n" + row + "\n"));  // with each name compared to all before it, minutes
+  ASSERT_TRUE(reader.next());
+  EXPECT_EQ(reader.header().back(), "c299999");
+  EXPECT_EQ(reader.integer(299'999), 299'999);
+}
+
 TEST_F(Csv, BadFilesGetASentence) {
   const std::string big = [] {
     std::string text = "a,b\n";

@@ -119,6 +119,10 @@ TEST(FeatureMap, RefusesImpossibleFieldsAndValuesInASentence) {
   const auto made = [](FeatureMap::Field field) { return sentence_of([&] { FeatureMap map({field}); }); };
   EXPECT_EQ(made({.name = ""}), "htl::FeatureMap: expected a name for field 0, got an empty one");
   EXPECT_EQ(sentence_of([] { FeatureMap map({{.name = "a"}, {.name = "a"}}); }), "htl::FeatureMap: the field \"a\" is there twice");
+  EXPECT_EQ(sentence_of([] { FeatureMap map({{.name = "a"}}, {{"a"}, {"b"}, {"a"}}); }), "htl::FeatureMap: the numeric column \"a\" is there twice");
+  std::vector<FeatureMap::Numeric> many;
+  for (int i = 0; i < 200'000; ++i) many.push_back({"n" + std::to_string(i)});
+  EXPECT_EQ(FeatureMap({}, many).numeric().size(), many.size());  // with each name compared to all before it, minutes
   EXPECT_EQ(made({.name = "a", .vocabulary = {"x", "y", "x"}}), "htl::FeatureMap: field \"a\": \"x\" is in the vocabulary twice");
   EXPECT_EQ(made({.name = "a", .vocabulary = {""}}),
             "htl::FeatureMap: field \"a\": expected texts in the vocabulary, got an empty one; missing values have id 0 already");

@@ -425,6 +425,15 @@ TEST_F(CsvDataset, TheDocumentedSchemaIsRead) {
     EXPECT_NE(text.find("| `" + key + "` |"), std::string::npos) << key;
 }
 
+TEST_F(CsvDataset, ASchemaOfEndlessDotsGetsASentence) {
+  std::string key = "a";
+  for (int i = 0; i < 500'000; ++i) key += ".a";  // a table in a table for each: they would exhaust the stack
+  for (const std::string& text : {key + " = 1\n", "[" + key + "]\n"}) {
+    const std::string path = write("s.toml", text);
+    EXPECT_EQ(said([&] { CsvSchema::read(path); }), "htlnet: can't read the schema \"DIR/s.toml\", line 1: expected at most 20000 dots in the file");
+  }
+}
+
 TEST_F(CsvDataset, EverySchemaMistakeGetsItsSentence) {
   write("rows.csv", good_rows);
   // replaces a piece of the good schema, reads it and the rows

@@ -8,6 +8,8 @@
 #include <htl/data/field_counter.hpp>
 #include <htl/task/task_set.hpp>
 
+#include <examples/htlnet/toml_file.hpp>
+
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -253,7 +255,7 @@ inline void read_split(const toml::table& table, CsvSchema& schema) {
 inline CsvSchema CsvSchema::read(const std::string& path) {
   toml::table file;
   try {
-    file = toml::parse_file(path);
+    file = read_toml(path);
   } catch (const toml::parse_error& error) {
     HTL_CHECK(false, "htlnet: can't read the schema \"", path, "\", line ", error.source().begin.line, ": ", error.description());
   }

@@ -121,11 +121,11 @@ inline CsvReader::CsvReader(const std::string& path, CsvOptions options) : optio
             "htl::CsvReader: expected block_bytes in [1, 2^30] and max_row_bytes < 2^30, got ", options_.block_bytes, " and ", options_.max_row_bytes);
   buffer_.resize(options_.block_bytes + padding + 1);
   while (!take_row(0)) HTL_CHECK(false, "htl::CsvReader: \"", path, "\" is empty; expected a header row");
-  for (const std::string_view name : fields_) {
-    HTL_CHECK(std::find(header_.begin(), header_.end(), name) == header_.end(), "htl::CsvReader: \"", path, "\" has the column \"", name,
-              "\" twice in its header");
-    header_.emplace_back(name);
-  }
+  header_.assign(fields_.begin(), fields_.end());
+  std::sort(fields_.begin(), fields_.end());  // a header may be as long as a row may be
+  const auto twice = std::adjacent_find(fields_.begin(), fields_.end());
+  HTL_CHECK(twice == fields_.end(), "htl::CsvReader: \"", path, "\" has the column \"", twice == fields_.end() ? std::string_view() : *twice,
+            "\" twice in its header");
 }
 
 inline bool CsvReader::next() { return take_row(header_.size()); }
@@ -216,7 +216,7 @@ inline bool CsvReader::refill() {
   std::memmove(buffer_.data(), buffer_.data() + next_begin_, filled_ - next_begin_);
   filled_ -= next_begin_;
   row_begin_ = next_begin_ = cursor_ = entries_ = 0;
-  const bool first_block = lines_before_ == 0 && header_.empty();
+  bool first_block = lines_before_ == 0 && header_.empty();
   for (size_t wanted = options_.block_bytes; entries_ == 0;) {
     HTL_CHECK(filled_ <= options_.max_row_bytes, where(), ": the row that begins here is longer than ", options_.max_row_bytes,
               " bytes; is a quote never closed?");
@@ -233,6 +233,7 @@ inline bool CsvReader::refill() {
       if (at_end_) break;
     }
     if (first_block && filled_ >= 3 && std::memcmp(buffer_.data(), "\xef\xbb\xbf", 3) == 0) {
+      first_block = false;  // a second one is text, wherever the block ends
       filled_ -= 3;
       std::memmove(buffer_.data(), buffer_.data() + 3, filled_);
     }

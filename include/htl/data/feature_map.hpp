@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -237,17 +239,17 @@ inline FeatureMap::Lookup FeatureMap::prepare(const Field& field) const {
 }
 
 inline FeatureMap::FeatureMap(std::vector<Field> fields, std::vector<Numeric> numeric) : fields_(std::move(fields)), numeric_(std::move(numeric)) {
+  std::set<std::string_view> names, columns;  // a file may name very many
   for (size_t f = 0; f < fields_.size(); ++f) {
     HTL_CHECK(!fields_[f].name.empty(), "htl::FeatureMap: expected a name for field ", f, ", got an empty one");
-    for (size_t g = 0; g < f; ++g) HTL_CHECK(fields_[g].name != fields_[f].name, "htl::FeatureMap: the field \"", fields_[f].name, "\" is there twice");
+    HTL_CHECK(names.insert(fields_[f].name).second, "htl::FeatureMap: the field \"", fields_[f].name, "\" is there twice");
     lookups_.push_back(prepare(fields_[f]));
   }
   for (size_t n = 0; n < numeric_.size(); ++n) {
     HTL_CHECK(!numeric_[n].name.empty(), "htl::FeatureMap: expected a name for numeric column ", n, ", got an empty one");
     HTL_CHECK(std::isfinite(numeric_[n].missing), "htl::FeatureMap: numeric column \"", numeric_[n].name,
               "\": expected a finite stand-in for missing values, got ", numeric_[n].missing);
-    for (size_t m = 0; m < n; ++m)
-      HTL_CHECK(numeric_[m].name != numeric_[n].name, "htl::FeatureMap: the numeric column \"", numeric_[n].name, "\" is there twice");
+    HTL_CHECK(columns.insert(numeric_[n].name).second, "htl::FeatureMap: the numeric column \"", numeric_[n].name, "\" is there twice");
   }
 }
 

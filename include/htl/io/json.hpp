@@ -12,6 +12,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace htl::inline v0_1_0 {
@@ -134,12 +135,12 @@ class JsonObject {
   }
   Named<double> named_numbers(const std::string& key) {
     HTL_CHECK(at(key).is_object(), where_, ": expected an object under \"", key, "\", got ", at(key).type_name());
-    Named<double> result;
+    std::vector<std::pair<std::string, double>> result;
     for (const auto& [name, value] : json_[key].items()) {
       HTL_CHECK(value.is_number(), where_, ": expected a number under \"", key, ".", name, "\", got ", value.type_name());
-      result.set(name, value.get<double>());
+      result.emplace_back(name, value.template get<double>());
     }
-    return result;
+    return Named<double>(std::move(result));
   }
   void finish() const {
     for (const auto& [key, value] : json_.items())

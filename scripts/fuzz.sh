@@ -18,6 +18,7 @@ done
 [ $# -gt 0 ] || set -- csv gzip schema config safetensors checkpoint json
 # LibTorch is built without the sanitizers' container annotations; a search for uses of a function's stack after its return takes a fifth of the time
 export ASAN_OPTIONS=detect_container_overflow=0:detect_stack_use_after_return=0:quarantine_size_mb=16:malloc_context_size=12 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+! command -v llvm-symbolizer-16 >/dev/null || export ASAN_SYMBOLIZER_PATH="$(command -v llvm-symbolizer-16)"
 for target in "$@"; do
   program=build/fuzz/tests/fuzz/htl_fuzz_$target corpus=build/fuzz/corpus/$target findings=build/fuzz/findings
   [ -x "$program" ] || { echo "there is no $program; build it: cmake --preset fuzz && cmake --build --preset fuzz" >&2; exit 1; }

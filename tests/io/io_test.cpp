@@ -56,6 +56,12 @@ bool same(const at::Tensor& a, const at::Tensor& b) {
          (a.numel() == 0 || std::memcmp(a.contiguous().const_data_ptr(), b.contiguous().const_data_ptr(), a.nbytes()) == 0);
 }
 
+TEST(Json, ALongListIsReadInTheTimeOfItsLength) {
+  std::string text = "[{}";
+  for (int i = 1; i < 200'000; ++i) text += ",{}";
+  EXPECT_EQ(htl::parse_json(text + "]", "a list").size(), 200'000u);  // once with a pass over the list for each element
+}
+
 TEST_F(AtomicFile, IsWholeOrUntouched) {
   htl::write_atomically(path("a"), "old");
   EXPECT_EQ(htl::read_file(path("a")), "old");

@@ -16,7 +16,9 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -91,9 +93,10 @@ class SchemaTable {
     const toml::node* node = find(key);
     if (node == nullptr) return result;
     HTL_CHECK(node->is_array(), where(*node), "expected a list of texts for ", key, " in ", name_, ", got ", kind_of(*node));
+    std::set<std::string> before;  // a list may be long
     for (const toml::node& item : *node->as_array()) {
       result.push_back(name_of(item, key));
-      HTL_CHECK(std::count(result.begin(), result.end(), result.back()) == 1, where(item), "\"", result.back(), "\" is there twice in ", key, " of ", name_);
+      HTL_CHECK(before.insert(result.back()).second, where(item), "\"", result.back(), "\" is there twice in ", key, " of ", name_);
     }
     return result;
   }
@@ -206,10 +209,12 @@ inline void read_features(const toml::table& table, CsvSchema& schema) {
   for (const std::string& name : features.texts("bucketised")) schema.fields.push_back({name, htl::FieldKind::bucketised, '\0', min_count, buckets});
   schema.numeric = features.texts("numeric");
   HTL_CHECK(!schema.fields.empty(), features.where(table), "expected at least one categorical, multi_valued or bucketised column in [features], got none");
-  for (size_t f = 0; f < schema.fields.size(); ++f)
-    for (size_t g = 0; g < f; ++g)
-      HTL_CHECK(schema.fields[f].name != schema.fields[g].name, features.where(table), "the column \"", schema.fields[f].name, "\" is ",
-                htl::to_string(schema.fields[g].kind), " and ", htl::to_string(schema.fields[f].kind), "; keep one");
+  std::map<std::string, htl::FieldKind> kinds;
+  for (const htl::FieldPlan& field : schema.fields) {
+    const auto [known, is_new] = kinds.emplace(field.name, field.kind);
+    HTL_CHECK(is_new, features.where(table), "the column \"", field.name, "\" is ", htl::to_string(known->second), " and ", htl::to_string(field.kind),
+              "; keep one");
+  }
 }
 
 inline void read_split(const toml::table& table, CsvSchema& schema) {

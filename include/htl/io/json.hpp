@@ -17,24 +17,56 @@
 
 namespace htl::inline v0_1_0 {
 
+namespace detail {
+
+/// Refuses repeated keys and deep nesting; a fault of syntax is left to the parser.
+class JsonWatch : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  JsonWatch(std::string_view source, int depth) : source_(source), depth_(depth) {}
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return start(); }
+  bool start_array(std::size_t) override { return start(); }
+  bool end_object() override { return end(); }
+  bool end_array() override { return end(); }
+  bool key(string_t& name) override {
+    HTL_CHECK(keys_.back().insert(name).second, "htl::parse_json: ", source_, " has the key ", nlohmann::json(name).dump(), " twice in one object");
+    return true;
+  }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) override { return false; }
+
+ private:
+  bool start() {
+    HTL_CHECK(static_cast<int>(keys_.size()) <= depth_, "htl::parse_json: ", source_, " is nested more than ", depth_, " deep");
+    keys_.emplace_back();
+    return true;
+  }
+  bool end() {
+    keys_.pop_back();
+    return true;
+  }
+  std::string_view source_;
+  int depth_;
+  std::vector<std::set<std::string>> keys_;
+};
+
+}  // namespace detail
+
 /// @brief Parses a text.
 /// @param text UTF-8
 /// @param source what it is, for sentences: a file's name
 /// @param depth how deeply objects and arrays may be nested
 /// @throws c10::ValueError if it is not JSON, repeats a key in an object, or is nested too deeply
 inline nlohmann::json parse_json(std::string_view text, std::string_view source, int depth = 64) {
-  std::vector<std::set<std::string>> keys;
-  const auto watch = [&](int at, nlohmann::json::parse_event_t event, const nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    HTL_CHECK(at <= depth, "htl::parse_json: ", source, " is nested more than ", depth, " deep");
-    if (event == Event::object_start) keys.emplace_back();
-    if (event == Event::object_end) keys.pop_back();
-    if (event == Event::key)
-      HTL_CHECK(keys.back().insert(parsed.get<std::string>()).second, "htl::parse_json: ", source, " has the key ", parsed.dump(), " twice in one object");
-    return true;
-  };
+  detail::JsonWatch watch(source, depth);
+  (void)nlohmann::json::sax_parse(text, &watch);  // json::parse with a callback would go through all elements of a list after each of them
   try {
-    return nlohmann::json::parse(text, watch);
+    return nlohmann::json::parse(text);
   } catch (const nlohmann::json::exception& error) {
     HTL_CHECK(false, "htl::parse_json: ", source, " is not valid JSON: ", error.what());
   }

@@ -33,7 +33,7 @@ using htl::test::TemporaryFolder;
 #ifdef HTLNET_PROGRAM
 constexpr const char* program = HTLNET_PROGRAM;
 #else
-constexpr const char* program = nullptr;
+constexpr const char* program = "";
 #endif
 
 struct Ended {
@@ -44,7 +44,7 @@ struct Ended {
 class Resume : public testing::Test {
  protected:
   void SetUp() override {
-    if (program == nullptr) GTEST_SKIP() << "the program htlnet is not built: set HTL_BUILD_EXAMPLES=ON";
+    if (std::string(program).empty()) GTEST_SKIP() << "the program htlnet is not built: set HTL_BUILD_EXAMPLES=ON";
   }
   static std::vector<std::string> small(const std::string& more = "") {
     std::vector<std::string> words = {"train"};

@@ -77,9 +77,8 @@ class TrainingState {
   /// @brief Whatever names its fields.
   template <HasFields Part>
     requires(!std::derived_from<Part, torch::nn::Module> && !std::derived_from<Part, torch::optim::Optimizer>)
-  TrainingState& add(std::string name, Part& part) {
-    return add_part(std::move(name),
-                    [&part](const Show& show) { part.fields([&](const std::string& field, at::Tensor& tensor) { show(field, tensor, Shape::fixed); }); });
+  TrainingState& add(const std::string& name, Part& part) {
+    return add_part(name, [&part](const Show& show) { part.fields([&](const std::string& field, at::Tensor& tensor) { show(field, tensor, Shape::fixed); }); });
   }
   /// @brief A generator of random numbers: LibTorch's default one of a device (`at::detail::getDefaultCPUGenerator()`), or one's own.
   TrainingState& add(std::string name, at::Generator generator) {
@@ -95,11 +94,11 @@ class TrainingState {
     return add_part(std::move(name), [&tensor](const Show& show) { show(std::string(), tensor, Shape::fixed); });
   }
   /// @brief A whole number.
-  TrainingState& add(std::string name, int64_t& number) { return add_number(std::move(name), number, at::kLong); }
+  TrainingState& add(const std::string& name, int64_t& number) { return add_number(name, number, at::kLong); }
   /// @brief A number; any value comes back with all its bits.
-  TrainingState& add(std::string name, double& number) { return add_number(std::move(name), number, at::kDouble); }
+  TrainingState& add(const std::string& name, double& number) { return add_number(name, number, at::kDouble); }
   /// @brief A flag.
-  TrainingState& add(std::string name, bool& flag) { return add_number(std::move(name), flag, at::kBool); }
+  TrainingState& add(const std::string& name, bool& flag) { return add_number(name, flag, at::kBool); }
 
   /// @brief All fields, "part.field" or "part", in the order of add(). Modules' and optimizers' tensors share memory with them: save before the next step.
   ///
@@ -170,8 +169,8 @@ class TrainingState {
     return *this;
   }
   template <class Number>
-  TrainingState& add_number(std::string name, Number& number, at::ScalarType type) {
-    return add_part(std::move(name), [&number, type](const Show& show) {
+  TrainingState& add_number(const std::string& name, Number& number, at::ScalarType type) {
+    return add_part(name, [&number, type](const Show& show) {
       at::Tensor field = at::scalar_tensor(number, type);
       show(std::string(), field, Shape::fixed);
       number = field.item<Number>();

@@ -20,7 +20,7 @@ namespace {
 /// Options that a run may go on with other values of: they change no step. (The data may have moved: what they are is compared.)
 constexpr std::array<const char*, 6> free_options = {"data", "schema", "threads", "quiet", "checkpoint-every", "keep-checkpoints"};
 
-/// The CRC-32 of ids, numbers and labels: rows that are other ones than before are noticed.
+/// The CRC-32 of ids, numbers, labels and their context: rows that are other ones than before are noticed.
 std::string fingerprint_of(const htl::TableData& rows) {
   uint32_t checksum = 0;
   const auto add = [&](const at::Tensor& tensor) {
@@ -38,6 +38,7 @@ std::string fingerprint_of(const htl::TableData& rows) {
     add(label.mask);
     add(label.weight);
   }
+  for (const auto& [name, column] : all.labels.context) add(column);
   return htl::detail::as_digits(checksum);
 }
 

@@ -46,7 +46,7 @@ void read_newest(const std::filesystem::path& folder) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const htl::fuzz::ScratchFolder folder;
+  static const htl::test::TemporaryFolder folder = htl::fuzz::scratch_folder();
   static const bool has_older = [] {
     htl::Checkpoints(folder.path()).save(1, Parts().state, htl::Named<std::string>());
     return std::filesystem::exists(folder.path() / older);

@@ -3,6 +3,8 @@
 /// @brief What every fuzz target needs: an input as a file, the difference between a sentence and a finding, and properties that must hold.
 #pragma once
 
+#include <support/temporary_folder.hpp>
+
 #include <c10/util/Exception.h>
 #include <c10/util/Logging.h>
 
@@ -52,26 +54,10 @@ class MemoryFile {
 };
 
 /// @brief A folder of this process, in memory where the machine has such a place; it goes at exit.
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::error_code ignored;
-    const std::filesystem::path root = std::filesystem::is_directory("/dev/shm", ignored) ? "/dev/shm" : std::filesystem::temp_directory_path();
-    std::string pattern = (root / "htl-fuzz-XXXXXX").string();
-    require(::mkdtemp(pattern.data()) != nullptr, "a folder in", root.string());
-    path_ = pattern;
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+inline test::TemporaryFolder scratch_folder() {
+  std::error_code ignored;
+  return test::TemporaryFolder(std::filesystem::is_directory("/dev/shm", ignored) ? "/dev/shm" : std::filesystem::temp_directory_path());
+}
 
 /// @brief Runs a reader; its own sentences are what a bad input should give. Everything else that is thrown ends the program.
 /// @return whether it read the input

@@ -7,7 +7,7 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const htl::fuzz::MemoryFile file;
-  static const htl::fuzz::ScratchFolder folder;
+  static const htl::test::TemporaryFolder folder = htl::fuzz::scratch_folder();
   const std::string_view bytes = htl::fuzz::text_of(data, size);
   htl::TensorFile parsed, loaded;
   const bool is_read = htl::fuzz::reads([&] { parsed = htl::parse_safetensors(bytes); });

@@ -3,10 +3,11 @@
 python3 tests/golden/make_events.py > tests/golden/events.hpp
 """
 import io
-import textwrap
 
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from bytes_header import print_header
 
 steps = [(0, 1700000000.25, {"loss/click": 0.5, "loss/größe": 0.0}),
          (300, 1700000001.5, {"valid/click/auc": 0.1, "rate": -1e-30, "undefined": float("nan"), "a" * 200: float("inf")}),
@@ -20,18 +21,4 @@ for step, wall_time, scalars in steps:
         event.summary.value.add(tag=tag, simple_value=value)
     writer.write(event.SerializeToString())
 data = file.getvalue()
-print("""// SPDX-License-Identifier: Apache-2.0
-/// @file events.hpp
-/// @brief An event file written by the Python package tensorboard 2.21.0; made by make_events.py, not by hand.
-#pragma once
-
-#include <array>
-
-namespace htl::golden {
-
-/// @brief The file's bytes.""")
-print("// clang-format off")
-print(f"inline constexpr std::array<unsigned char, {len(data)}> event_file = {{")
-print(textwrap.fill(", ".join(map(str, data)), 150, initial_indent="    ", subsequent_indent="    ") + "};")
-print("""
-}  // namespace htl::golden""")
+print_header("events", "event_file", "An event file written by the Python package tensorboard 2.21.0", "make_events.py", data)

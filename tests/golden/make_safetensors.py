@@ -2,10 +2,10 @@
 
 python3 tests/golden/make_safetensors.py > tests/golden/safetensors.hpp
 """
-import textwrap
-
 import numpy as np
 from safetensors import serialize
+
+from bytes_header import print_header
 
 arrays = {
     "f64": np.array([[1.5, -2.25], [0.1, 1e300]]), "f32": np.array([0.1, -3.0, 3e38], np.float32), "f16": np.array([[1.0], [-0.5]], np.float16),
@@ -14,18 +14,4 @@ arrays = {
 specs = {name: {"dtype": "bfloat16" if name == "bf16" else array.dtype.name, "shape": list(array.shape), "data": array.tobytes()}
          for name, array in arrays.items()}
 data = bytes(serialize(specs, {"format": "np", "note": "größer"}))
-print("""// SPDX-License-Identifier: Apache-2.0
-/// @file safetensors.hpp
-/// @brief A file written by the Python package safetensors 0.5.3; made by make_safetensors.py, not by hand.
-#pragma once
-
-#include <array>
-
-namespace htl::golden {
-
-/// @brief The file's bytes.""")
-print("// clang-format off")
-print(f"inline constexpr std::array<unsigned char, {len(data)}> safetensors_file = {{")
-print(textwrap.fill(", ".join(map(str, data)), 150, initial_indent="    ", subsequent_indent="    ") + "};")
-print("""
-}  // namespace htl::golden""")
+print_header("safetensors", "safetensors_file", "A file written by the Python package safetensors 0.5.3", "make_safetensors.py", data)

@@ -14,8 +14,8 @@ namespace htl::test {
 /// @brief A folder of its own that goes with the object.
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "htl-test-XXXXXX").string();
+  explicit TemporaryFolder(const std::filesystem::path& parent = std::filesystem::temp_directory_path()) {
+    std::string pattern = (parent / "htl-test-XXXXXX").string();
     HTL_CHECK(::mkdtemp(pattern.data()) != nullptr, "htl::test::TemporaryFolder: can't make \"", pattern, "\"");
     path_ = pattern;
   }
@@ -25,6 +25,8 @@ class TemporaryFolder {
   }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  /// @brief Its path.
+  const std::filesystem::path& path() const { return path_; }
   /// @brief A file's path in it.
   std::filesystem::path path(const std::string& name) const { return path_ / name; }
 

@@ -63,6 +63,12 @@
 #include <htl/optim/row_update.hpp>
 #include <htl/optim/schedule.hpp>
 #include <htl/optim/weight_average.hpp>
+#include <htl/serve/detail/gather_fields.hpp>
+#include <htl/serve/detail/label_curve.hpp>
+#include <htl/serve/detail/mixture.hpp>
+#include <htl/serve/detail/prediction_rule.hpp>
+#include <htl/serve/folded_graph.hpp>
+#include <htl/serve/ranker.hpp>
 #include <htl/task/check.hpp>
 #include <htl/task/label.hpp>
 #include <htl/task/label_transform.hpp>

@@ -142,6 +142,12 @@ class AnyLabelTransform {
   Named<double> statistics() const { return held_->statistics(); }
   /// @brief The same transform with given numbers, as read from a file.
   AnyLabelTransform with_statistics(const Named<double>& numbers) const { return held_->with_statistics(numbers); }
+  /// @brief The transform itself if it is an F, else nullptr.
+  template <class F>
+  const F* get_if() const {
+    const auto* const held = dynamic_cast<const Held<F>*>(held_.get());
+    return held ? &held->transform : nullptr;
+  }
 
  private:
   struct Base {

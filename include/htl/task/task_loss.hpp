@@ -86,6 +86,12 @@ class AnyLoss {
   Named<double> parameters() const { return held_->parameters(); }
   /// @brief Whether a task of that kind can have it.
   bool fits(TaskKind kind) const { return held_->fits(kind); }
+  /// @brief The loss itself if it is an L, else nullptr.
+  template <class L>
+  const L* get_if() const {
+    const auto* const held = dynamic_cast<const Held<L>*>(held_.get());
+    return held ? &held->loss : nullptr;
+  }
   /// @brief The loss with statistics of the observed training rows; itself where it has none.
   AnyLoss fitted(const Label& label, const Named<at::Tensor>& context) const {
     std::shared_ptr<const Base> fit = held_->fitted(label, context);

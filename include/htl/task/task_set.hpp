@@ -119,23 +119,24 @@ class TaskSet {
   /// Gradient flows through; wrap in no-grad for serving. Context columns are needed only by losses that read them.
   Predictions predict(const TaskOutputs& outputs, const Named<at::Tensor>& context = {}) const {
     Predictions predictions;
-    for (const TaskSpec& task : tasks_) {
-      const at::Tensor& output = outputs[task.name()];
-      check_shape("htl::TaskSet::predict", "the output of task \"" + task.name() + "\"", output, {-1, task.output_width()});
-      at::Tensor value;
-      if (!task.losses().empty()) {
-        value = task.losses().front().loss.predict(output, context);
-      } else if (task.kind() == TaskKind::binary) {
-        value = output.squeeze(1).sigmoid();
-      } else if (task.kind() == TaskKind::multiclass) {
-        value = output.softmax(1);
-      } else {
-        value = output.squeeze(1);
-      }
-      if (task.kind() == TaskKind::regression && !task.in_label_unit()) value = task.transform().inverse(value);
-      predictions.set(task.name(), value);
-    }
+    for (int64_t t = 0; t < size(); ++t) predictions.set((*this)[t].name(), predict(t, outputs[(*this)[t].name()], context));
     return predictions;
+  }
+  /// @brief One task's output [B, W] → its prediction, as above.
+  at::Tensor predict(int64_t position, const at::Tensor& output, const Named<at::Tensor>& context = {}) const {
+    const TaskSpec& task = (*this)[position];
+    check_shape("htl::TaskSet::predict", "the output of task \"" + task.name() + "\"", output, {-1, task.output_width()});
+    at::Tensor value;
+    if (!task.losses().empty()) {
+      value = task.losses().front().loss.predict(output, context);
+    } else if (task.kind() == TaskKind::binary) {
+      value = output.squeeze(1).sigmoid();
+    } else if (task.kind() == TaskKind::multiclass) {
+      value = output.softmax(1);
+    } else {
+      value = output.squeeze(1);
+    }
+    return task.kind() == TaskKind::regression && !task.in_label_unit() ? task.transform().inverse(value) : value;
   }
 
  private:

@@ -65,9 +65,12 @@
 #include <htl/optim/weight_average.hpp>
 #include <htl/serve/detail/gather_fields.hpp>
 #include <htl/serve/detail/label_curve.hpp>
+#include <htl/serve/detail/loops.hpp>
 #include <htl/serve/detail/mixture.hpp>
 #include <htl/serve/detail/prediction_rule.hpp>
 #include <htl/serve/folded_graph.hpp>
+#include <htl/serve/golden_requests.hpp>
+#include <htl/serve/live_ranker.hpp>
 #include <htl/serve/ranker.hpp>
 #include <htl/task/check.hpp>
 #include <htl/task/label.hpp>

@@ -3,6 +3,7 @@
 /// @brief Files: whole or absent, read strictly, exchanged with other programs; damaged ones give sentences.
 
 #include <htl/io/feature_map_json.hpp>
+#include <htl/io/mapped_safetensors.hpp>
 #include <htl/io/module_state.hpp>
 #include <htl/io/task_set_json.hpp>
 
@@ -14,6 +15,7 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <torch/nn/modules/batchnorm.h>
@@ -444,6 +446,70 @@ TEST(FeatureMapJson, TellsWhatIsWrong) {
             "htl::feature_map_from_json: field 0, vocabulary: expected a text or {\"bytes\": \"hexadecimal digits\"}, got object");
   EXPECT_NE(told(R"({"name":"a","kind":"categorical","vocabulary":["x","x"]})").find("\"x\" is in the vocabulary twice"), std::string::npos);
   EXPECT_EQ(told("", R"({"name":"a","missing":null})"), "htl::feature_map_from_json: numeric column 0: expected a number under \"missing\", got null");
+}
+
+TEST_F(Safetensors, AreMappedWithoutReadingThem) {
+  const at::Tensor table = at::randn({1000, 16}), ids = at::tensor({1, 2, 3}, at::kInt), flags = at::ones({3}, at::kBool), none = at::empty({0, 4});
+  htl::save_safetensors(path("t"), {htl::Named<at::Tensor>().set("flags", flags).set("ids", ids).set("table", table).set("none", none),
+                                    htl::Named<std::string>().set("kind", "test")});
+  const auto before = htl::read_file(path("t"));
+  htl::TensorFile mapped = htl::map_safetensors(path("t"));
+  EXPECT_TRUE(mapped.is_checked);
+  EXPECT_EQ(mapped.metadata["kind"], "test");
+  for (const auto& [name, value] : htl::load_safetensors(path("t")).tensors) EXPECT_TRUE(same(mapped.tensors[name], value)) << name;
+
+  at::Tensor kept = mapped.tensors["table"].narrow(0, 10, 5);  // outlives the rest
+  mapped = htl::TensorFile();
+  EXPECT_TRUE(same(kept, table.narrow(0, 10, 5)));
+  kept.add_(1.0);  // this process's copy, never the file
+  EXPECT_EQ(htl::read_file(path("t")), before);
+  EXPECT_TRUE(same(htl::map_safetensors(path("t")).tensors["table"], table));
+  htl::save_safetensors(path("t"), {htl::Named<at::Tensor>().set("table", at::zeros({2})), {}});  // a new file of that name
+  EXPECT_TRUE(same(kept, table.narrow(0, 10, 5) + 1.0));
+}
+
+TEST_F(Safetensors, AreMappedAsStrictlyAsTheyAreLoaded) {
+  htl::save_safetensors(path("t"), {htl::Named<at::Tensor>().set("x", at::randn({64})).set("flags", at::ones({3}, at::kBool)), {}});
+  const std::string bytes = htl::read_file(path("t"));
+  std::mt19937 random(5);
+  for (int i = 0; i < 400; ++i) {
+    std::string damaged = bytes;
+    if (i % 4 == 0) {
+      damaged.resize(random() % bytes.size());
+    } else {
+      damaged[random() % bytes.size()] ^= static_cast<char>(1 << random() % 8);
+    }
+    htl::write_atomically(path("d"), damaged);
+    const std::string loaded = sentence([&] { htl::load_safetensors(path("d")); });
+    EXPECT_EQ(sentence([&] { htl::map_safetensors(path("d")); }), loaded);
+    sentence([&] { htl::map_safetensors(path("d"), /*verifies=*/false); });  // no crash
+  }
+  std::string flipped = bytes;
+  flipped[bytes.size() - 100] ^= 1;  // in the data
+  htl::write_atomically(path("d"), flipped);
+  EXPECT_NE(sentence([&] { htl::map_safetensors(path("d")); }).find("checksum"), std::string::npos);
+  EXPECT_FALSE(htl::map_safetensors(path("d"), /*verifies=*/false).is_checked);
+  EXPECT_NE(sentence([&] { htl::map_safetensors(path("absent")); }).find("can't open"), std::string::npos);
+  EXPECT_NE(sentence([&] { htl::map_safetensors(path("")); }).find("found something else"), std::string::npos);
+}
+
+TEST_F(Safetensors, ThatLieUnalignedAreCopied) {
+  const std::string header = R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  std::string bytes(8, '\0');
+  bytes[0] = static_cast<char>(header.size());
+  ASSERT_NE((8 + header.size()) % 4, 0U);
+  const float values[2] = {1.5F, -2.0F};
+  bytes += header + std::string(reinterpret_cast<const char*>(values), 8);
+  htl::write_atomically(path("t"), bytes);
+  EXPECT_TRUE(same(htl::map_safetensors(path("t")).tensors["x"], at::tensor({1.5F, -2.0F})));
+}
+
+TEST(ChildState, TakesThePrefixOff) {
+  const auto state = htl::Named<at::Tensor>().set("graph.a.weight", at::zeros({1})).set("graph.b", at::ones({2})).set("graphs.c", at::ones({3}));
+  const auto child = htl::child_state(state, "graph");
+  EXPECT_EQ(child.names(), (std::vector<std::string>{"a.weight", "b"}));
+  EXPECT_EQ(htl::child_state(child, "a").names(), std::vector<std::string>{"weight"});
+  EXPECT_NE(sentence([&] { htl::child_state(state, "net"); }).find("no name begins with \"net.\""), std::string::npos);
 }
 
 TEST(Named, OfPairsRefusesANameTwice) {

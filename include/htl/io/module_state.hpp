@@ -51,6 +51,17 @@ inline Named<at::Tensor> module_state(const torch::nn::Module& module) {
   return Named<at::Tensor>(std::move(state));
 }
 
+/// @brief The part of a state that belongs to a child, under the child's own names: of "graph.towers.…" as "graph", "towers.…".
+/// @throws c10::ValueError if there is none
+inline Named<at::Tensor> child_state(const Named<at::Tensor>& state, std::string_view child) {
+  const std::string prefix = std::string(child) + ".";
+  std::vector<std::pair<std::string, at::Tensor>> part;
+  for (const auto& [name, tensor] : state)
+    if (name.starts_with(prefix)) part.emplace_back(name.substr(prefix.size()), tensor);
+  HTL_CHECK(!part.empty(), "htl::child_state: no name begins with \"", prefix, "\"; names begin with \"", state.empty() ? "" : state.begin()->first, "\"");
+  return Named<at::Tensor>(std::move(part));
+}
+
 /// @brief Copies tensors into a module's parameters and buffers of the same names, in place: handles, optimizers and the device stay as they are.
 ///
 /// Names, shapes and element types must fit exactly; all faults are listed in one sentence, and then nothing was changed. (torch::load of a module

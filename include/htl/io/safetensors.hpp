@@ -150,9 +150,10 @@ inline std::optional<std::string> take_checksum(Named<std::string>& metadata, st
   return checksum;
 }
 
-/// The whole format over `read(destination, count)`, which gives the next bytes of `size` in all.
-template <class Read>
-TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& read) {
+/// The whole format over `read(destination, count)`, which gives the next bytes of `size` in all, and `take(entry)`, which gives the next tensor.
+/// @param verifies whether a checksum, where there is one, and bools are compared, for which all data are read
+template <class Read, class Take>
+TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& read, Take&& take, bool verifies = true) {
   HTL_CHECK(size >= 8, "htl::load_safetensors: ", source, " has ", size, " bytes; expected at least the 8 of the header's length");
   uint64_t length = 0;
   read(&length, 8);
@@ -164,14 +165,14 @@ TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& rea
   read(text.data(), text.size());
   HTL_CHECK(text.starts_with('{'), "htl::load_safetensors: ", source, ": expected a header that begins with {; it is not a safetensors file");
   TensorHeader header = read_tensor_header(text, size - 8 - length, source);
-  const std::optional<std::string> expected = take_checksum(header.metadata, text);
+  std::optional<std::string> expected = take_checksum(header.metadata, text);
+  if (!verifies) expected.reset();
   uint32_t checksum = crc32_of(0, text.data(), text.size());
   std::vector<std::pair<std::string, at::Tensor>> tensors;
   for (const TensorEntry& entry : header.entries) {
-    at::Tensor tensor = at::empty(entry.shape, entry.type);
-    if (tensor.nbytes() > 0) read(tensor.mutable_data_ptr(), tensor.nbytes());
+    at::Tensor tensor = take(entry);
     if (expected && tensor.nbytes() > 0) checksum = crc32_of(checksum, tensor.const_data_ptr(), tensor.nbytes());
-    if (entry.type == at::kBool) {  // any other byte in a bool is undefined behaviour later on
+    if (entry.type == at::kBool && verifies) {  // any other byte in a bool is undefined behaviour later on
       const auto* bytes = static_cast<const unsigned char*>(tensor.const_data_ptr());
       HTL_CHECK(std::all_of(bytes, bytes + tensor.nbytes(), [](unsigned char byte) { return byte <= 1; }), "htl::load_safetensors: ", source, ": tensor \"",
                 entry.name, "\" is BOOL but holds bytes other than 0 and 1");
@@ -182,6 +183,16 @@ TensorFile read_safetensors(uint64_t size, const std::string& source, Read&& rea
             expected.value_or(""), "; it is damaged, or another program changed it and kept the metadata \"", checksum_key,
             "\": take an undamaged copy, or write it without that");
   return {Named<at::Tensor>(std::move(tensors)), header.metadata, expected.has_value()};
+}
+
+/// Tensors of their own, filled by `read`.
+template <class Read>
+auto into_memory(const Read& read) {
+  return [&read](const TensorEntry& entry) {
+    at::Tensor tensor = at::empty(entry.shape, entry.type);
+    if (tensor.nbytes() > 0) read(tensor.mutable_data_ptr(), tensor.nbytes());
+    return tensor;
+  };
 }
 
 }  // namespace detail
@@ -200,20 +211,22 @@ inline TensorFile load_safetensors(const std::filesystem::path& path) {
             std::filesystem::exists(path, error) ? "something else" : "nothing");
   std::ifstream file(path, std::ios::binary);
   HTL_CHECK(file.is_open(), "htl::load_safetensors: can't open ", source, ": ", std::strerror(errno));
-  return detail::read_safetensors(std::filesystem::file_size(path), source, [&](void* destination, uint64_t count) {
+  const auto read = [&](void* destination, uint64_t count) {
     file.read(static_cast<char*>(destination), static_cast<std::streamsize>(count));
     HTL_CHECK(file.gcount() == static_cast<std::streamsize>(count), "htl::load_safetensors: ", source, " became shorter while it was read");
-  });
+  };
+  return detail::read_safetensors(std::filesystem::file_size(path), source, read, detail::into_memory(read));
 }
 /// @brief The same from bytes in memory.
 /// @param bytes a whole file
 /// @param source what it is, for sentences
 /// @throws c10::ValueError naming tensor and fault
 inline TensorFile parse_safetensors(std::string_view bytes, const std::string& source = "the bytes") {
-  return detail::read_safetensors(bytes.size(), source, [&](void* destination, uint64_t count) {
+  const auto read = [&](void* destination, uint64_t count) {
     std::memcpy(destination, bytes.data(), count);
     bytes.remove_prefix(count);
-  });
+  };
+  return detail::read_safetensors(bytes.size(), source, read, detail::into_memory(read));
 }
 
 /// @brief Writes named tensors and metadata atomically: after a crash there is the old file or the new one.
@@ -248,9 +261,12 @@ inline void save_safetensors(const std::filesystem::path& path, const TensorFile
     HTL_CHECK(key != detail::checksum_key, "htl::save_safetensors: the metadata \"", key, "\" is the checksum's place; choose another name");
     header["__metadata__"][key] = value;
   }
+  auto& entries = static_cast<nlohmann::ordered_json::object_t::Container&>(
+      header.get_ref<nlohmann::ordered_json::object_t&>());  // adding to the object itself would look each name up among all before
   uint64_t offset = 0;
   for (const Part& part : parts) {
-    header.push_back({*part.name, {{"dtype", part.type}, {"shape", part.tensor->sizes().vec()}, {"data_offsets", {offset, offset + part.bytes}}}});
+    nlohmann::ordered_json entry = {{"dtype", part.type}, {"shape", part.tensor->sizes().vec()}, {"data_offsets", {offset, offset + part.bytes}}};
+    entries.emplace_back(*part.name, std::move(entry));
     offset += part.bytes;
   }
   std::string text;

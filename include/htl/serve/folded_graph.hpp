@@ -25,9 +25,9 @@ class FoldedGraph;
 class FoldedGraphBuffers {
   friend class FoldedGraph;
   struct Slots {
-    at::Tensor first;                                       // [n, Σ H_t] of all first layers
+    at::Tensor first;                                          // [n, Σ H_t] of all first layers
     std::vector<at::Tensor> labels, representations, outputs;  // of each task: [n, K], [n, H], [n, W]; undefined where nothing reads them
-    std::vector<at::Tensor> hidden;                         // [n, H_l] of one tower's layers
+    std::vector<at::Tensor> hidden;                            // [n, H_l] of one tower's layers
     detail::MixtureBuffers mixture;
     at::Tensor candidates;  // [n, D]
   };
@@ -310,16 +310,16 @@ void FoldedGraph::run_rows(FoldedGraphBuffers& buffers) const {
     if (!task.representations.is_empty()) task.representations.add_to(hidden, sources(task.representation_parents, slots.representations), slots.mixture);
     const Scalar* const shift = buffers.shift_.const_data_ptr<Scalar>() + task.first_column;
     if (task.labels.few_rows().defined()) {
-      const detail::RowsOf<Scalar> y(hidden), matrix(task.labels.few_rows()), terms(task.labels.terms(sources(task.label_parents, slots.labels), slots.mixture));
-      for (int64_t row = 0; row < rows; ++row)
-        detail::add_rows_relu(y[row], shift, terms[row], matrix.data, task.labels.few_rows().size(0), y.width);
+      const detail::RowsOf<Scalar> y(hidden), matrix(task.labels.few_rows()),
+          terms(task.labels.terms(sources(task.label_parents, slots.labels), slots.mixture));
+      for (int64_t row = 0; row < rows; ++row) detail::add_rows_relu(y[row], shift, terms[row], matrix.data, task.labels.few_rows().size(0), y.width);
     } else {
       if (!task.labels.is_empty()) task.labels.add_to(hidden, sources(task.label_parents, slots.labels), slots.mixture);
       finish(hidden, shift);
     }
     for (size_t l = 0; l < task.layers.size(); ++l) {
-      at::Tensor next = task.is_read && task.representation_layer == l + 1 ? slots.representations[t]
-                                                                          : slots.hidden[l].narrow(1, 0, task.layers[l].weight.size(1));
+      at::Tensor next =
+          task.is_read && task.representation_layer == l + 1 ? slots.representations[t] : slots.hidden[l].narrow(1, 0, task.layers[l].weight.size(1));
       at::mm_out(next, hidden, task.layers[l].weight);
       finish(next, task.layers[l].bias.const_data_ptr<Scalar>());
       hidden = std::move(next);

@@ -53,11 +53,11 @@ struct RankerOptions {
 
 /// @brief One user and N candidates.
 struct RankRequest {
-  FieldBatch shared;                 ///< one row: the ids of the shared fields, in the model's order; may stay undefined where there are none
-  FieldBatch candidates;             ///< N rows: the ids of the other fields, in the model's order
-  at::Tensor shared_numeric = {};    ///< [1, shared numeric columns]; undefined where there are none
-  at::Tensor candidate_numeric = {}; ///< [N, other numeric columns]; undefined where there are none
-  Named<at::Tensor> context = {};    ///< columns [N] for losses that predict with them
+  FieldBatch shared;                  ///< one row: the ids of the shared fields, in the model's order; may stay undefined where there are none
+  FieldBatch candidates;              ///< N rows: the ids of the other fields, in the model's order
+  at::Tensor shared_numeric = {};     ///< [1, shared numeric columns]; undefined where there are none
+  at::Tensor candidate_numeric = {};  ///< [N, other numeric columns]; undefined where there are none
+  Named<at::Tensor> context = {};     ///< columns [N] for losses that predict with them
 };
 
 /// @brief The memory of one thread that asks Rankers; whatever they are, and however many candidates.
@@ -126,9 +126,9 @@ class Ranker {
   detail::ReadTable table_, projected_;
   FoldedGraph graph_;
   uint64_t id_ = 0;
-  std::array<std::vector<std::string>, 2> names_;    // shared, candidates
-  std::array<int64_t, 2> numeric_{0, 0};             // shared, candidates
-  std::array<detail::FieldReader, 3> readers_;       // shared, the candidates' own, projected
+  std::array<std::vector<std::string>, 2> names_;  // shared, candidates
+  std::array<int64_t, 2> numeric_{0, 0};           // shared, candidates
+  std::array<detail::FieldReader, 3> readers_;     // shared, the candidates' own, projected
   std::vector<detail::PredictionRule> rules_;
 };
 
@@ -257,8 +257,7 @@ void Ranker::rank_rows(const RankRequest& request, RankerBuffers& buffers) const
     const int64_t stride = into.stride(0);
     if (readers_[side].size() > 0) readers_[side].read(table_, ids, first, rows, to, stride, buffers.rows_);
     const Scalar* const from = numbers[side].defined() ? numbers[side].const_data_ptr<Scalar>() + first * numeric_[side] : nullptr;
-    for (int64_t row = 0; from && row < rows; ++row)
-      std::copy_n(from + row * numeric_[side], numeric_[side], to + row * stride + readers_[side].size() * dim);
+    for (int64_t row = 0; from && row < rows; ++row) std::copy_n(from + row * numeric_[side], numeric_[side], to + row * stride + readers_[side].size() * dim);
   };
   fill(0, shared, 0, 1, buffers.shared_);
   graph_.start(buffers.shared_, buffers.graph_);

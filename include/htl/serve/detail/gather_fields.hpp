@@ -17,9 +17,9 @@ namespace htl::inline v0_1_0::detail {
 
 /// @brief A table to read, and what a bag or an unknown id means in it.
 struct ReadTable {
-  at::Tensor weight;  ///< [R, d], elements of a row side by side
-  Pooling pooling;    ///< see there
-  UnknownIds unknown; ///< see there
+  at::Tensor weight;   ///< [R, d], elements of a row side by side
+  Pooling pooling;     ///< see there
+  UnknownIds unknown;  ///< see there
 };
 
 /// @brief Some of the fields whose ids come side by side in a FieldBatch, read from one table.

@@ -231,11 +231,11 @@ class Mixture {
 
   static at::Tensor first_columns(const at::Tensor& buffer, int64_t width) { return buffer.narrow(1, 0, width); }
 
-  FusionKind kind_ = FusionKind::concat;  // concat: every weight is 1
-  std::vector<at::Tensor> maps_;          // M_j [D_j, H], or one for all
-  std::vector<at::Tensor> forms_, lines_; // [D_j, D_j], [D_j]
-  std::vector<at::Tensor> gates_;         // [J, D_j]
-  at::Tensor gate_shift_, few_rows_;      // [J], [Σ D_j, H]
+  FusionKind kind_ = FusionKind::concat;   // concat: every weight is 1
+  std::vector<at::Tensor> maps_;           // M_j [D_j, H], or one for all
+  std::vector<at::Tensor> forms_, lines_;  // [D_j, D_j], [D_j]
+  std::vector<at::Tensor> gates_;          // [J, D_j]
+  at::Tensor gate_shift_, few_rows_;       // [J], [Σ D_j, H]
 };
 
 }  // namespace htl::detail

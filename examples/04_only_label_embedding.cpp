@@ -10,12 +10,14 @@
 
 struct TwoHeadsImpl : torch::nn::Module {
   explicit TwoHeadsImpl(bool has_transfer) : transfer(has_transfer) {}
+  // [transfer]
   /// The logits of click and purchase.
   std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& user, const at::Tensor& offer) {
     const at::Tensor click_logit = click->forward(user);
     at::Tensor known = label->forward(click_logit.detach());  // in training a sample, drawn from the prediction; detached, as purchase must not train click
     if (!transfer) known = torch::zeros_like(known);
     return {click_logit, purchase->forward(torch::cat({offer, known}, 1))};
+    // [transfer]
   }
   bool transfer;
   torch::nn::Sequential click = register_module("click", torch::nn::Sequential(torch::nn::Linear(8, 32), torch::nn::ReLU(), torch::nn::Linear(32, 1)));

@@ -18,9 +18,11 @@ Rows draw(int64_t rows) {
   const at::Tensor seconds = (3 + x.select(1, 1)).exp(), stars = (2.5 + x.select(1, 2)).clamp(0, 4).to(torch::kLong);
   const at::Tensor answered = torch::rand({rows}).lt(0.2), weight = 1 + torch::rand({rows});  // a survey: few answer, and answers are re-weighted
   htl::Labels labels;
+  // [labels]
   labels.set("click", {click.to(torch::kFloat)});
   labels.set("watch_time", {seconds.where(click, nothing)});  // nobody watches without a click
   labels.set("stars", {stars, answered, weight});
+  // [labels]
   return {x, labels};
 }
 

@@ -17,8 +17,8 @@ struct TwoHeadsImpl : torch::nn::Module {
     at::Tensor known = label->forward(click_logit.detach());  // in training a sample, drawn from the prediction; detached, as purchase must not train click
     if (!transfer) known = torch::zeros_like(known);
     return {click_logit, purchase->forward(torch::cat({offer, known}, 1))};
-    // [transfer]
   }
+  // [transfer]
   bool transfer;
   torch::nn::Sequential click = register_module("click", torch::nn::Sequential(torch::nn::Linear(8, 32), torch::nn::ReLU(), torch::nn::Linear(32, 1)));
   htl::LabelEmbedding label = register_module("label", htl::LabelEmbedding(htl::LabelEmbeddingOptions(/*classes=*/2, /*dim=*/8)));

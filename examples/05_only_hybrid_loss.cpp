@@ -28,9 +28,11 @@ Rows draw(int64_t rows) {
 
 int main() {
   torch::manual_seed(1);
+  // [tasks]
   const auto tasks =
       htl::TaskSet{htl::binary("click"), htl::regression("watch_time").transform(htl::log1p()).observed_when("click"), htl::multiclass("stars", 5).weight(0.5)};
   const htl::HybridLoss loss(tasks);
+  // [tasks]
 
   torch::nn::Sequential model(torch::nn::Linear(8, 64), torch::nn::ReLU(), torch::nn::Linear(64, 1 + 1 + 5));  // the user's own
   torch::optim::Adam optimizer(model->parameters(), 1e-2);

@@ -3,6 +3,7 @@
 # - a C++ block is a region of an example, which is compiled and run: above the block stands <!-- from examples/NN_name.cpp: region -->, and in the program the
 #   region lies between two lines // [region]. WRITE_BLOCKS writes the blocks anew
 # - a relative link leads to a file that exists
+# - docs/layout.xml leads to every page of docs/
 cmake_minimum_required(VERSION 3.25)
 
 set(breaches "")
@@ -40,6 +41,7 @@ function(region_of program name result)
 endfunction()
 
 get_filename_component(ROOT "${ROOT}" ABSOLUTE)
+file(READ "${ROOT}/docs/layout.xml" layout)
 file(GLOB pages RELATIVE "${ROOT}" "${ROOT}/README.md" "${ROOT}/docs/*.md")
 set(count 0)
 foreach(page IN LISTS pages)
@@ -82,6 +84,11 @@ foreach(page IN LISTS pages)
   endif()
 
   get_filename_component(folder "${ROOT}/${page}" DIRECTORY)
+  get_filename_component(name "${page}" NAME_WE)
+  string(FIND "${layout}" "\"@ref md_docs_${name}\"" at)
+  if(at EQUAL -1 AND NOT page MATCHES "^(README|docs/mainpage)")
+    breach("${page}: the site's navigation does not lead there: add a line to docs/layout.xml")
+  endif()
   string(REPLACE "](" "@link:" prose "${prose}") # a list keeps together what stands in brackets
   string(REGEX MATCHALL "@link:[^)# ]+" links "${prose}")
   foreach(link IN LISTS links)

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <string>
 
+// [model]
 struct NetImpl : torch::nn::Module {  // an ordinary LibTorch module
   NetImpl(const htl::FeatureMap& features, const htl::TaskSet& tasks)
       : embedding(register_module("embedding", htl::FieldEmbedding(features, /*dim=*/10))),
@@ -25,16 +26,20 @@ struct NetImpl : torch::nn::Module {  // an ordinary LibTorch module
   htl::TaskGraph<> graph{nullptr};  // template parameters replace tower, label embedding, fusion
 };
 TORCH_MODULE(Net);
+// [model]
 
 int main(int argc, char** argv) {
   torch::manual_seed(1);
   const htlnet::Dataset data = htlnet::synthetic_dataset({.scenario = htlnet::Scenario::video, .rows = 40'000, .seed = 1});
+  // [tasks]
   const auto tasks = htl::TaskSet{htl::binary("click"), htl::binary("long_view").after("click"),
                                   htl::regression("watch_time").after("click", "long_view").core().transform(htl::z_score())}
                          .fitted(data.train.labels());  // a new value: the transforms carry their statistics
+  // [tasks]
 
   Net net(data.features, tasks);
   if (std::string(argc > 1 ? argv[1] : "train") == "train") {
+    // [training]
     htl::HybridLoss loss(tasks);
     htl::RowAdagrad rows(net->embedding, {.lr = 0.05});
     torch::optim::AdamW dense(htl::dense_parameters(*net), 1e-3);
@@ -47,14 +52,17 @@ int main(int argc, char** argv) {
         rows.step();
         dense.step();
       }
+    // [training]
   } else {
     htl::load_module("net.safetensors", *net);
   }
 
+  // [prediction]
   net->eval();
   torch::NoGradGuard no_grad;
   const htl::Batch& test = data.test.all();
   const htl::Predictions predictions = tasks.predict(net(test));  // predictions["watch_time"] in seconds
+  // [prediction]
   htl::TaskMetrics metrics(tasks);
   metrics.add(predictions, test.labels);
   const auto values = metrics.values();

@@ -40,11 +40,13 @@ Quality train(const htl::TaskSet& tasks) {
   for (int step = 0; step < 500; ++step) {
     const Rows rows = draw(256);
     optimizer.zero_grad();
+    // [split]
     const std::vector<at::Tensor> views = fork->split(net->bottom->forward(rows.x));  // was: shared = net->bottom->forward(rows.x)
     htl::TaskLosses losses;
     losses.values.set("click", torch::binary_cross_entropy_with_logits(net->click->forward(views[0]), rows.click));
     losses.values.set("revenue", torch::mse_loss(net->revenue->forward(views[1]), rows.revenue));
     const htl::GradientReport report = htl::backward(losses, fork);  // was: (click_loss + revenue_loss).backward()
+    // [split]
     if (report.passes != 1) std::printf("more than one backward pass\n");
     optimizer.step();
   }

@@ -34,12 +34,14 @@ struct NetImpl : torch::nn::Module {
     watch_time = register_module("watch_time", torch::nn::Linear(width, 1));
   }
   htl::TaskOutputs forward(const std::vector<Jagged>& features) {
+    // [lookups]
     std::vector<htl::Lookup> lookups;
     for (size_t i = 0; i < tables.size(); ++i) {
       const htl::FieldBatch bags = htl::FieldBatch::bags(features[i].ids, features[i].offsets, /*fields=*/1);
       lookups.push_back(htl::lookup(tables[i], bags, htl::Pooling::mean));
     }
     const std::vector<std::vector<at::Tensor>> views = fork->split(lookups);  // [task][table]
+    // [lookups]
     return htl::TaskOutputs().set("click", click->forward(torch::cat(views[0], 1))).set("watch_time", watch_time->forward(torch::cat(views[1], 1)));
   }
   htl::GradientFork<htl::CoreTask> fork{nullptr};

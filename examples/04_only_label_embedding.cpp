@@ -10,6 +10,7 @@
 
 struct TwoHeadsImpl : torch::nn::Module {
   explicit TwoHeadsImpl(bool has_transfer) : transfer(has_transfer) {}
+  // [transfer]
   /// The logits of click and purchase.
   std::tuple<at::Tensor, at::Tensor> forward(const at::Tensor& user, const at::Tensor& offer) {
     const at::Tensor click_logit = click->forward(user);
@@ -17,6 +18,7 @@ struct TwoHeadsImpl : torch::nn::Module {
     if (!transfer) known = torch::zeros_like(known);
     return {click_logit, purchase->forward(torch::cat({offer, known}, 1))};
   }
+  // [transfer]
   bool transfer;
   torch::nn::Sequential click = register_module("click", torch::nn::Sequential(torch::nn::Linear(8, 32), torch::nn::ReLU(), torch::nn::Linear(32, 1)));
   htl::LabelEmbedding label = register_module("label", htl::LabelEmbedding(htl::LabelEmbeddingOptions(/*classes=*/2, /*dim=*/8)));

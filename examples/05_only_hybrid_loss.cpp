@@ -18,17 +18,21 @@ Rows draw(int64_t rows) {
   const at::Tensor seconds = (3 + x.select(1, 1)).exp(), stars = (2.5 + x.select(1, 2)).clamp(0, 4).to(torch::kLong);
   const at::Tensor answered = torch::rand({rows}).lt(0.2), weight = 1 + torch::rand({rows});  // a survey: few answer, and answers are re-weighted
   htl::Labels labels;
+  // [labels]
   labels.set("click", {click.to(torch::kFloat)});
   labels.set("watch_time", {seconds.where(click, nothing)});  // nobody watches without a click
   labels.set("stars", {stars, answered, weight});
+  // [labels]
   return {x, labels};
 }
 
 int main() {
   torch::manual_seed(1);
+  // [tasks]
   const auto tasks =
       htl::TaskSet{htl::binary("click"), htl::regression("watch_time").transform(htl::log1p()).observed_when("click"), htl::multiclass("stars", 5).weight(0.5)};
   const htl::HybridLoss loss(tasks);
+  // [tasks]
 
   torch::nn::Sequential model(torch::nn::Linear(8, 64), torch::nn::ReLU(), torch::nn::Linear(64, 1 + 1 + 5));  // the user's own
   torch::optim::Adam optimizer(model->parameters(), 1e-2);

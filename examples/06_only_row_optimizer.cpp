@@ -18,8 +18,10 @@ int main() {
   }
   const at::Tensor before = user_embedding->weight.detach().clone();
 
+  // [tables]
   const htl::RowTable user_table(user_embedding->weight, "users"), item_table(item_embedding->weight, "items");
   htl::RowAdagrad optimizer({user_table, item_table}, {.lr = 0.1});
+  // [tables]
 
   const at::Tensor taste = torch::randn({active, 3}), style = torch::randn({items, 3});  // what the ratings come from
   double first = 0.0, last = 0.0;
@@ -27,10 +29,12 @@ int main() {
   for (int step = 0; step < 400; ++step) {
     const at::Tensor user = torch::randint(active, {1024, 1}), item = torch::randint(items, {1024, 1});
     const at::Tensor rating = (taste.index_select(0, user.squeeze(1)) * style.index_select(0, item.squeeze(1))).sum(1);
+    // [step]
     htl::Lookup of_user = htl::lookup(user_table, htl::FieldBatch::of(user)), of_item = htl::lookup(item_table, htl::FieldBatch::of(item));
     const at::Tensor loss = torch::mse_loss((of_user.values() * of_item.values()).sum(1), rating);
     loss.backward();   // leaves the touched rows' gradient in the table; .grad stays undefined
     optimizer.step();  // updates those rows and clears it: there is no zero_grad() to forget
+    // [step]
     (step == 0 ? first : last) = loss.item<double>();
     seen.index_fill_(0, user.squeeze(1), true);
   }

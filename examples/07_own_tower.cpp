@@ -10,6 +10,7 @@
 #include <numeric>
 #include <vector>
 
+// [tower]
 /// x_{l+1} = x_0 ⊙ (W x_l + b) + x_l, then one hidden layer, which is also what later tasks read.
 class CrossTowerImpl : public torch::nn::Cloneable<CrossTowerImpl> {
  public:
@@ -30,6 +31,7 @@ class CrossTowerImpl : public torch::nn::Cloneable<CrossTowerImpl> {
 };
 TORCH_MODULE(CrossTower);
 static_assert(htl::TaskTower<CrossTower>);  // a member that is missing would be named here
+// [tower]
 
 htl::Labels label(const at::Tensor& x) {
   const at::Tensor score = 3 * x.select(1, 0) * x.select(1, 1) + 3 * x.select(1, 2) * x.select(1, 3);  // products, which a cross layer is made for
@@ -41,7 +43,9 @@ int main() {
   torch::manual_seed(1);
   const auto tasks =
       htl::TaskSet{htl::binary("click"), htl::regression("watch_time").after("click").transform(htl::z_score())}.fitted(label(torch::randn({10'000, 8})));
+  // [graph]
   htl::TaskGraph<CrossTower> graph(tasks, htl::TaskGraphOptions(/*input_width=*/8).tower({16}));
+  // [graph]
   htl::HybridLoss loss(tasks);
   torch::optim::Adam optimizer(graph->parameters(), 1e-2);
   for (int step = 0; step < 400; ++step) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+// [method]
 /// Every task pulls the shared layers equally hard: w_t = mean(n) / n_t, with n_t a moving average of ‖G_t‖.
 struct EqualPull {
   double decay = 0.9;
@@ -30,6 +31,7 @@ struct EqualPull {
   }
 };
 static_assert(htl::StatefulWeighting<EqualPull>);
+// [method]
 
 int main() {
   torch::manual_seed(1);
@@ -59,10 +61,12 @@ int main() {
               norms[0].item<double>() > 100 * norms[1].item<double>() ? "over" : "under",
               (pulls.max() / pulls.min()).item<double>() < 10 ? "less than" : "more than");
 
+  // [state]
   htl::Named<at::Tensor> saved;  // the memory by name: a checkpoint keeps it, and a fork that goes on from there decides as this one would
   fork->fields([&](const char* name, at::Tensor& field) { saved.set(name, field.clone()); });
   htl::GradientFork<EqualPull> resumed(tasks, {.decay = 0.8}), fresh(tasks, {.decay = 0.8});
   resumed->fields([&](const char* name, at::Tensor& field) { field = saved[name].clone(); });
+  // [state]
   const at::Tensor x = torch::randn({256, 8}), expected = backward(x, fork).weights;
   for (const std::string& name : saved.names()) std::printf("the state is \"%s\"\n", name.c_str());
   std::printf("with it, the weights of the next step are %s; without, %s\n", torch::equal(backward(x, resumed).weights, expected) ? "the same" : "others",

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <string>
 
+// [loss]
 /// l = q·(y − x) where the label y is above the output x, else (1 − q)·(x − y). Its minimiser is the q-quantile.
 struct Quantile {
   double q = 0.5;
@@ -24,6 +25,7 @@ struct Quantile {
   htl::Named<double> parameters() const { return htl::Named<double>().set("q", q); }  // so that a file can hold it
 };
 static_assert(htl::TaskLoss<Quantile>);
+// [loss]
 
 at::Tensor watch_times(const at::Tensor& x) { return (3 + x.select(1, 0) + torch::randn({x.size(0)})).exp(); }  // skewed
 
@@ -47,9 +49,11 @@ double covered(const htl::TaskSet& unfitted) {
 }
 
 int main() {
+  // [use]
   const auto watch_time = htl::regression("watch_time").transform(htl::log1p());
   const double top = covered({watch_time.loss(Quantile{.q = 0.9})});
   const double mixed = covered({watch_time.loss(Quantile{.q = 0.9}).loss(htl::SquaredError{}, /*weight=*/0.5)});  // several losses are summed
+  // [use]
   std::printf("the 0.9 quantile covers %s\n", top > 0.85 && top < 0.95 ? "85 to 95 % of the users" : "another part of the users");
   std::printf("mixed with a squared error it covers %s\n", mixed < 0.80 ? "fewer" : "as many");
   try {

@@ -38,11 +38,13 @@ int main() {
                                      htl::regression("watch_time").core().transform(htl::z_score()), htl::binary("click"), htl::binary("like"),
                                      htl::binary("cart")};
   // as a configuration may hold them: what is known of the first flows into the second
+  // [edges]
   const std::vector<std::pair<std::string, std::string>> edges = {
       {"click", "like"}, {"click", "cart"}, {"click", "watch_time"}, {"like", "watch_time"}, {"cart", "revenue"}};
   std::map<std::string, std::vector<std::string>> parents;
   for (const auto& [from, to] : edges) parents[to].push_back(from);
   for (htl::TaskSpec& task : list) task = task.after(parents[task.name()]);
+  // [edges]
 
   const htl::TableData train = draw(20'000), test = draw(5'000);
   const auto tasks = htl::TaskSet(list).fitted(train.labels());

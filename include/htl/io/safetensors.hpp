@@ -50,7 +50,7 @@ inline constexpr std::array<TensorType, 10> tensor_types = {{{at::kDouble, "F64"
 inline constexpr uint64_t longest_header = 100'000'000;  // as the reference implementation
 
 /// The checksum's place in the metadata: the CRC-32 of everything behind the header's length, these eight digits taken as zeros.
-inline constexpr std::string_view checksum_key = "htl.crc32", checksum_mark = R"("htl.crc32":")", no_checksum = "00000000";
+inline constexpr std::string_view checksum_key = "htl.crc32", checksum_mark = "\"htl.crc32\":\"", no_checksum = "00000000";
 inline uint32_t crc32_of(uint32_t before, const void* bytes, size_t count) {
   return static_cast<uint32_t>(::crc32_z(before, static_cast<const Bytef*>(bytes), count));
 }

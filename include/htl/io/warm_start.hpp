@@ -3,8 +3,8 @@
 /// @brief WarmStart: an earlier model's weights and optimizer state in a model that has grown since, with a report of what was carried over.
 #pragma once
 
-#include <htl/io/json.hpp>
 #include <htl/io/training_state.hpp>
+#include <htl/io/warm_start_report.hpp>
 
 #include <ATen/ops/tensor.h>
 
@@ -33,71 +33,6 @@ struct IndexMap {
   /// @brief How many there are now.
   int64_t now() const { return static_cast<int64_t>(source.size()); }
 };
-
-/// @brief What became of one tensor, or of a named part of one.
-struct WarmStartEntry {
-  /// In one word.
-  enum class Outcome { whole, in_part, new_here, not_carried };
-
-  std::string name;         ///< "embedding.weight", "embedding.weight, field \"user\"", "graph.towers.click.output.bias.exp_avg"
-  std::string unit;         ///< what is counted: "rows", "columns", "elements"
-  int64_t carried = 0;      ///< how many were carried over
-  int64_t before = 0;       ///< of so many there
-  int64_t now = 0;          ///< into so many here; the rest is new
-  std::string reason = {};  ///< why not more of them; empty = the rest is gone, or new
-
-  /// @brief The outcome.
-  Outcome outcome() const {
-    if (carried > 0) return carried == before && carried == now ? Outcome::whole : Outcome::in_part;
-    return before == 0 ? Outcome::new_here : Outcome::not_carried;
-  }
-};
-
-/// @brief Everything that a warm start did and did not do.
-struct WarmStartReport {
-  std::vector<WarmStartEntry> entries;  ///< parts in the order in which they were named, tensors in the order of the module
-  std::vector<std::string> notes;       ///< sentences about what is not the same although it was carried: a label's unit, a task's parents
-
-  /// @brief The entries of one outcome.
-  std::vector<WarmStartEntry> of(WarmStartEntry::Outcome outcome) const {
-    std::vector<WarmStartEntry> found;
-    std::copy_if(entries.begin(), entries.end(), std::back_inserter(found), [&](const WarmStartEntry& entry) { return entry.outcome() == outcome; });
-    return found;
-  }
-  /// @brief Lines for people: how many were carried whole, and each that was not.
-  std::vector<std::string> lines() const {
-    using Outcome = WarmStartEntry::Outcome;
-    std::vector<std::string> result = {c10::str("carried whole: ", of(Outcome::whole).size(), " tensors or parts of them")};
-    for (const WarmStartEntry& entry : of(Outcome::in_part))
-      result.push_back(c10::str("carried in part: ", entry.name, ": ", entry.carried, " ", entry.unit, "; ", entry.now - entry.carried, " new, ",
-                                entry.before - entry.carried, " left behind", entry.reason.empty() ? "" : ": " + entry.reason));
-    for (const WarmStartEntry& entry : of(Outcome::new_here)) result.push_back("new here: " + entry.name);
-    for (const WarmStartEntry& entry : of(Outcome::not_carried)) result.push_back("not carried: " + entry.name + ": " + entry.reason);
-    for (const std::string& note : notes) result.push_back("note: " + note);
-    return result;
-  }
-};
-
-/// @brief The report as JSON (`htl.warm_start`, version 1): the lists `whole`, `in_part`, `new_here`, `not_carried` and `notes`.
-inline nlohmann::ordered_json to_json(const WarmStartReport& report) {
-  using Json = nlohmann::ordered_json;
-  using Outcome = WarmStartEntry::Outcome;
-  Json json = {{"format", "htl.warm_start"}, {"version", 1}};
-  for (const auto& [key, outcome] : std::map<std::string, Outcome>{
-           {"whole", Outcome::whole}, {"in_part", Outcome::in_part}, {"new_here", Outcome::new_here}, {"not_carried", Outcome::not_carried}}) {
-    json[key] = Json::array();
-    for (const WarmStartEntry& entry : report.of(outcome)) {
-      Json element = {{"name", detail::bytes_to_json(entry.name)}};
-      if (outcome == Outcome::in_part)
-        element.update({{"unit", entry.unit}, {"carried", entry.carried}, {"new", entry.now - entry.carried}, {"left", entry.before - entry.carried}});
-      if (!entry.reason.empty()) element["reason"] = entry.reason;
-      json[key].push_back(std::move(element));
-    }
-  }
-  json["notes"] = Json::array();
-  for (const std::string& note : report.notes) json["notes"].push_back(detail::bytes_to_json(note));
-  return json;
-}
 
 /// @brief What names its state by parameter: RowAdagrad, LazyAdam, FusedAdam.
 template <class O>
@@ -246,7 +181,7 @@ class WarmStart {
 
   /// Fills one tensor from the one of its name, takes that out of `given`, and lists it. Returns whether anything was copied.
   bool carry(const std::string& name, const std::string& parameter, at::Tensor& into, std::map<std::string, at::Tensor>& given, bool is_state) {
-    WarmStartEntry entry{.name = name, .unit = "elements", .now = into.numel()};
+    WarmStartEntry entry{.name = name, .unit = "elements", .now = into.numel(), .is_state = is_state};
     Maps maps;
     if (const auto mapped = maps_.find(parameter); mapped != maps_.end())
       for (const auto& [dimension, map] : mapped->second)

@@ -271,6 +271,15 @@ FAULTS = [
     Fault("module_dtype", "a module takes tensors of another element type", "io/module_state.hpp",
           " || into.scalar_type() != found->second.scalar_type()", "",
           "io/io", "ModuleState.ListsEveryMisfitAndChangesNothing"),
+    Fault("warm_row", "a warm start takes the row of the text before", "io/warm_start_maps.hpp",
+          "row + 1 + static_cast<int64_t>(rows.size())", "row + static_cast<int64_t>(rows.size())",
+          "io/warm_start", "WarmStart.IntoAGrownShrunkAndReorderedVocabularyCarriesRowsByText"),
+    Fault("warm_state", "a new text's row takes the optimizer state of id 0 over", "io/warm_start.hpp",
+          "map.source[i] >= 0 || is_state || map.stand_in.empty()", "map.source[i] >= 0 || map.stand_in.empty()",
+          "io/warm_start", "WarmStart.CarriesTheRowsOfRowAdagrad"),
+    Fault("warm_columns", "the columns of a new field stay as they were drawn", "io/warm_start.hpp",
+          "if (is_state || map.fresh == IndexMap::New::zero)", "if (is_state)",
+          "io/warm_start", "WarmStart.WithNewFieldsNumbersAndTasksPredictsAsBefore"),
 ]
 
 

@@ -8,6 +8,7 @@
 
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <string>
@@ -19,7 +20,10 @@ namespace htl::inline v0_1_0 {
 /// @brief Where the indices of one dimension come from. Weights and optimizer state of a parameter use the same.
 struct IndexMap {
   /// What an index starts as that comes from nowhere. (Optimizer state of such an index is 0.)
-  enum class New { as_initialised, zero };
+  enum class New {
+    as_initialised,  ///< what the module drew
+    zero             ///< 0
+  };
 
   int64_t before = 0;                  ///< how many indices there were
   std::vector<int64_t> source = {};    ///< for each index now the one before; −1 = it is new

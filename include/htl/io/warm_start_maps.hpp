@@ -7,6 +7,8 @@
 #include <htl/io/warm_start.hpp>
 #include <htl/transfer/task_graph.hpp>
 
+#include <algorithm>
+#include <numeric>
 #include <string_view>
 #include <unordered_map>
 

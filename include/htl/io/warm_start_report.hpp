@@ -18,7 +18,12 @@ namespace htl::inline v0_1_0 {
 /// @brief What became of one tensor, or of a named part of one.
 struct WarmStartEntry {
   /// In one word.
-  enum class Outcome { whole, in_part, new_here, not_carried };
+  enum class Outcome {
+    whole,       ///< all of it, and nothing else is in it
+    in_part,     ///< some of it; or all of it, and something is new
+    new_here,    ///< there was none
+    not_carried  ///< there was one, and nothing of it is here
+  };
 
   std::string name;         ///< "embedding.weight", "embedding.weight, field \"user\"", "graph.towers.click.output.bias.exp_avg"
   std::string unit;         ///< what is counted: "rows", "columns", "elements"

@@ -114,7 +114,7 @@ int train(const Options& options) {
   check_memory_of_rows(options);
   progress.line(loading(options.data));
   const auto start = std::chrono::steady_clock::now();
-  const std::optional<EarlierRun> earlier = earlier_run(options, run.goes_on());
+  std::optional<EarlierRun> earlier = earlier_run(options, run.goes_on());
   std::optional<RunStatistics> kept;  // a run that goes on has them from its start
   if (!options.warm_start.empty() && options.keeps_statistics) kept = RunStatistics::read(run.goes_on() ? options.output : options.warm_start);
   const Dataset data = load(options, nullptr, kept ? &kept->features : nullptr);
@@ -141,6 +141,7 @@ int train(const Options& options) {
 
   nlohmann::ordered_json warm_start;
   if (earlier) warm_start = carry_over(*earlier, data.features, tasks, options, trainer, progress);
+  earlier.reset();  // it is as large as the model
   htl::TrainingState state;
   trainer.add_to(state);
   state.add("loader", loader);

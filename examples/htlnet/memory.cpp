@@ -21,8 +21,8 @@ std::string gigabytes(double bytes) {
 
 void check_memory_of_rows(const Options& options) {
   if (options.data.dataset != "synthetic") return;
-  const double row = 8 * 4 + 3 * 4 + 4 * 4;                                  // ids, labels, groups
-  const double needed = static_cast<double>(options.data.rows) * row * 2.0;  // and the parts that they are cut into
+  const double row = 8 * 4 + 3 * 4 + 4 * 4;  // ids, labels, groups
+  const double needed = static_cast<double>(options.data.rows) * row;
   const double free = available_memory();
   HTL_CHECK(needed < free, "htlnet: --rows ", options.data.rows, " needs about ", gigabytes(needed), ", and ", gigabytes(free),
             " of memory are free; lower --rows");

@@ -92,7 +92,8 @@ class ProgramErrors : public htl::test::ProgramTest {
 };
 
 TEST_F(ProgramErrors, MissingFilesAndColumns) {
-  EXPECT_TRUE(contains(refused(replaced(train, "--data data", "--data nowhere")), "nowhere"));
+  EXPECT_TRUE(
+      contains(refused(replaced(train, "--data data", "--data nowhere")), "htlnet: htl::ByteSource: can't open \"nowhere\": No such file or directory"));
   EXPECT_TRUE(contains(refused(replaced(train, "schema.toml", "none.toml")), "htlnet: can't read the schema \"none.toml\""));
   EXPECT_TRUE(
       contains(with_schema("\"age\"", "\"aeg\""), "htl::CsvReader: \"data/rows.csv\" has no column \"aeg\"; did you mean \"age\"? Columns: \"user\", \"age\""));
@@ -252,12 +253,11 @@ TEST_F(ProgramErrors, AFullDisk) {
 }
 
 TEST_F(ProgramErrors, TooLittleMemory) {
-  EXPECT_TRUE(contains(refused(train + "--row-optimizer lazy_adam --average none --embedding-dim 1000000000000 ", 2), "--embedding-dim"));  // given twice
   const std::string wide = replaced(train, "--embedding-dim 2", "--embedding-dim 1000000000000");
   EXPECT_TRUE(contains(refused(wide), "htlnet: this configuration needs about ", " GB of memory, and ",
                        " GB are free: ", " embedding rows of --embedding-dim 1000000000000 with their --row-optimizer row_adagrad and --average ema:0.99",
                        "lower --embedding-dim, --tower or --batch-size, raise --min-count, or give --average none"));
-  EXPECT_TRUE(contains(refused("train --rows 1000000000000 --output out"), "htlnet: --rows 1000000000000 needs about 120000.0 GB, and ", "lower --rows"));
+  EXPECT_TRUE(contains(refused("train --rows 1000000000000 --output out"), "htlnet: --rows 1000000000000 needs about 60000.0 GB, and ", "lower --rows"));
   const auto little = [] {
     const rlimit limit{rlim_t{6} << 30, rlim_t{6} << 30};
     ::setrlimit(RLIMIT_AS, &limit);

@@ -235,6 +235,15 @@ TEST(FieldCounter, CutsNumbersIntoBucketsOfEqualMass) {
   }
 }
 
+TEST(FieldCounter, TakesGivenEdges) {
+  for (const std::vector<double>& edges : {std::vector<double>{2.5, 7.0}, std::vector<double>{}}) {
+    htl::FieldCounter counter({.name = "age", .kind = htl::FieldKind::bucketised, .buckets = 4, .edges = edges});
+    for (const float value : {1.0F, 2.0F, 3.0F, 4.0F, 9.0F}) counter.count(htl::FieldCounter::encode_number(value));
+    EXPECT_EQ(counter.fit().edges, edges);
+    EXPECT_EQ(counter.id(htl::FieldCounter::encode_number(7.0)), 1 + static_cast<int32_t>(edges.size()));
+  }
+}
+
 TEST(FieldCounter, WeightedCountsEqualRepeatedOnes) {
   for (const FieldKind kind : {FieldKind::categorical, FieldKind::bucketised}) {
     FieldCounter once({.name = "x", .kind = kind, .min_count = 4, .buckets = 4}), often({.name = "x", .kind = kind, .min_count = 4, .buckets = 4});

@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
 done
 torch=$(scripts/setup.sh)
 cmake --preset release -D HTL_TORCH_ROOT="$torch" -D HTL_BUILD_TESTS=OFF >&2
-cmake --build --preset release >&2
+cmake --build --preset release --target htl_benchmarks >&2
 programs=build/release/benchmarks
 step() { "$programs/side_by_side_step" --threads "$threads" "$@"; }
 field() { sed -n "s/.*\"$1\":\([^,}]*\).*/\1/p"; }

@@ -297,7 +297,7 @@ FAULTS = [
           "return logit < 0.0 ? 1.0 - upper : upper;", "return upper;",
           "serve/ranker", "LabelCurve.IsTheLabelEmbeddingsOwnEvaluation"),
     Fault("live_buffers", "buffers are not made anew for another ranker", "serve/folded_graph.hpp",
-          "if (buffers.graph_ == id_ && buffers.rows_ == rows) return;", "if (buffers.graph_ != 0 && buffers.rows_ == rows) return;",
+          "if (buffers.graph_ == identity_ && buffers.rows_ == rows) return;", "if (buffers.graph_ && buffers.rows_ == rows) return;",
           "serve/ranker", "Ranker.GivesEveryThreadTheSameBitsAndSharesNothing"),
     Fault("golden_tolerance", "golden requests are compared without a bound", "serve/golden_requests.hpp",
           "expected.abs().clamp_min(1.0) * tolerance)", "expected.abs().clamp_min(1.0) * 1e9)",

@@ -52,7 +52,7 @@ struct Case {
     numeric = random.chance(0.5) ? random.integer(1, 4) : 0;
     for (int64_t n = 0; n < numeric; ++n)
       if (random.chance(0.4)) shared_numeric.push_back(n);
-    const int64_t classes = random.pick<int64_t>({3, 3, 4, 18});
+    const int64_t classes = random.pick<int64_t>({3, 3, 3, 3, 4, 4, 5, 18});
     std::vector<TaskSpec> specs{
         binary("click"), multiclass("rating", classes), binary("buy"),
         random.pick<TaskSpec>({regression("watch_time").transform(ZScoreTransform{3.0, 7.0}), regression("watch_time").transform(log1p()),
@@ -168,7 +168,7 @@ Predictions forward_of(Case& c, const Batch& batch, const Named<at::Tensor>& con
 
 TEST(Ranker, PredictsWhatTheModulesPredict) {
   for (const at::ScalarType type : {at::kDouble, at::kFloat})
-    for (uint64_t seed = 0; seed < 100; ++seed) {
+    for (uint64_t seed = 0; seed < 80; ++seed) {
       SCOPED_TRACE("seed " + std::to_string(seed));
       Random random(seed);
       at::manual_seed(seed);

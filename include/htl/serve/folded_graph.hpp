@@ -12,7 +12,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <array>
-#include <atomic>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -31,7 +31,7 @@ class FoldedGraphBuffers {
     detail::MixtureBuffers mixture;
     at::Tensor candidates;  // [n, D]
   };
-  uint64_t graph_ = 0;
+  std::shared_ptr<const char> graph_;  // the identity of the graph that they are laid out for
   int64_t rows_ = -1;
   at::Tensor arena_, shift_;
   Slots all_, now_;
@@ -89,7 +89,8 @@ class FoldedGraph {
   at::Tensor& projected_sums(FoldedGraphBuffers& buffers) const { return buffers.now_.first; }
   /// @brief The outputs [n, W_t] of every task for the rows in candidates(), after start(); valid until the next run.
   const std::vector<at::Tensor>& run(FoldedGraphBuffers& buffers) const {
-    HTL_CHECK_STATE(buffers.graph_ == id_ && buffers.rows_ > 0, "htl::FoldedGraph: run() expects start() and candidates() with the same buffers before it");
+    HTL_CHECK_STATE(buffers.graph_ == identity_ && buffers.rows_ > 0,
+                    "htl::FoldedGraph: run() expects start() and candidates() with the same buffers before it");
     const c10::InferenceMode inference;
     if (type() == at::kDouble) {
       run_rows<double>(buffers);
@@ -128,7 +129,7 @@ class FoldedGraph {
   TaskSet tasks_;
   std::vector<Task> folded_;
   at::Tensor shared_weight_, candidate_weight_, projected_weight_, shift_;  // [columns, Σ H_t], [1, Σ H_t]
-  uint64_t id_;
+  std::shared_ptr<const char> identity_ = std::make_shared<char>();         // kept by buffers, so that no other graph can have it
 };
 
 inline FoldedGraph::FoldedGraph(TaskGraph<> graph, const std::vector<int64_t>& shared_columns, const std::vector<int64_t>& projected_columns)
@@ -137,8 +138,6 @@ inline FoldedGraph::FoldedGraph(TaskGraph<> graph, const std::vector<int64_t>& s
         return graph->tasks();
       }()),
       folded_(static_cast<size_t>(tasks_.size())) {
-  static std::atomic<uint64_t> graphs{0};
-  id_ = ++graphs;
   const at::NoGradGuard no_grad;
   const at::Tensor first = graph->tower(tasks_[0].name())->parameters()[0];
   HTL_CHECK(detail::has_cpu_loops(first), "htl::FoldedGraph: expected a graph on the CPU in fp32 or fp64, got ", first.scalar_type(), " on ", first.device(),
@@ -226,8 +225,8 @@ inline void FoldedGraph::fold(TaskGraph<>& graph, int64_t position, const std::v
 
 /// Lays all buffers out in one arena: first what block rows need, then, for fewer, views of its beginning.
 inline void FoldedGraph::prepare(FoldedGraphBuffers& buffers, int64_t rows) const {
-  if (buffers.graph_ == id_ && buffers.rows_ == rows) return;
-  if (buffers.graph_ != id_) {
+  if (buffers.graph_ == identity_ && buffers.rows_ == rows) return;
+  if (buffers.graph_ != identity_) {
     const int64_t total = shift_.size(1), alignment = 16;
     int64_t used = 0, widest = 1, most = 1, offset = 0;
     const auto lay_out = [&](bool counts) {
@@ -263,7 +262,7 @@ inline void FoldedGraph::prepare(FoldedGraphBuffers& buffers, int64_t rows) cons
     buffers.arena_ = at::zeros({used}, shift_.options());
     buffers.shift_ = at::empty_like(shift_);
     lay_out(false);
-    buffers.graph_ = id_;
+    buffers.graph_ = identity_;
   }
   const auto first_rows = [&](const at::Tensor& slot) { return slot.defined() ? slot.narrow(0, 0, rows) : slot; };
   const auto all_of = [&](const std::vector<at::Tensor>& slots) {

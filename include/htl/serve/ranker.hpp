@@ -9,7 +9,7 @@
 #include <htl/serve/folded_graph.hpp>
 
 #include <array>
-#include <atomic>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,7 +66,7 @@ class RankerBuffers {
   FoldedGraphBuffers graph_;
   at::Tensor shared_;
   std::vector<int32_t> rows_;
-  uint64_t ranker_ = 0;
+  std::shared_ptr<const char> ranker_;  // the identity of the ranker that they are made for
   int64_t capacity_ = 0;
   std::vector<at::Tensor> results_;
   Predictions predictions_;
@@ -125,7 +125,7 @@ class Ranker {
 
   detail::ReadTable table_, projected_;
   FoldedGraph graph_;
-  uint64_t id_ = 0;
+  std::shared_ptr<const char> identity_ = std::make_shared<char>();
   std::array<std::vector<std::string>, 2> names_;  // shared, candidates
   std::array<int64_t, 2> numeric_{0, 0};           // shared, candidates
   std::array<detail::FieldReader, 3> readers_;     // shared, the candidates' own, projected
@@ -183,8 +183,6 @@ inline Ranker::Ranker(const RankerTable& table, TaskGraph<> graph, RankerOptions
       table_{table.weight.stride(1) == 1 ? table.weight : table.weight.contiguous(), table.pooling, table.unknown_ids},
       projected_{{}, table.pooling, table.unknown_ids},
       graph_(std::move(graph), columns_of(table, roles[0]), columns_of(table, roles[2])) {
-  static std::atomic<uint64_t> rankers{0};
-  id_ = ++rankers;
   HTL_CHECK(table_.weight.device().is_cpu() && table_.weight.is_floating_point(), "htl::Ranker: expected a floating-point table on the CPU, got ",
             table_.weight.scalar_type(), " on ", table_.weight.device());
   const auto count = static_cast<int64_t>(table.fields.size()), dim = table.weight.size(1);
@@ -226,7 +224,7 @@ inline at::Tensor Ranker::checked_numeric(const char* what, const at::Tensor& nu
 }
 
 inline void Ranker::reserve(RankerBuffers& buffers, int64_t rows) const {
-  if (buffers.ranker_ == id_ && buffers.capacity_ >= rows) return;
+  if (buffers.ranker_ == identity_ && buffers.capacity_ >= rows) return;
   buffers.capacity_ = std::max(rows, buffers.capacity_);
   buffers.results_.clear();
   buffers.predictions_ = Predictions();
@@ -238,13 +236,12 @@ inline void Ranker::reserve(RankerBuffers& buffers, int64_t rows) const {
     buffers.predictions_.set(task.name(), buffers.results_.back());
   }
   buffers.shared_ = at::empty({1, graph_.shared_width()}, as_graph);
-  buffers.ranker_ = id_;
+  buffers.ranker_ = identity_;
 }
 
 template <class Scalar>
 void Ranker::rank_rows(const RankRequest& request, RankerBuffers& buffers) const {
   const auto fields = [&](size_t side) { return static_cast<int64_t>(names_[side].size()); };
-  HTL_CHECK(fields(1) > 0 || request.candidates.ids.defined(), "htl::Ranker: expected the candidates' ids [N, 0], got none");
   const FieldBatch candidates = detail::checked_fields("the candidates", request.candidates, fields(1));
   const FieldBatch shared = fields(0) > 0 ? detail::checked_fields("the shared fields", request.shared, fields(0)) : FieldBatch();
   HTL_CHECK(fields(0) == 0 || shared.rows() == 1, "htl::Ranker: expected one row of shared fields, got ", shared.rows(), "; rank one user at a time");

@@ -74,8 +74,9 @@ class Twin(nn.Module):
             self.towers[name] = Tower(width, tower, task.get("classes", 1))
             if transfer in ("both", "label") and task["kind"] != "regression" and any(name in others for others in parents.values()):
                 self.label_embeddings[name] = LabelEmbedding(task.get("classes", 2), **label)
-        weights = load_file(run / self.manifest["files"]["weights"])  # with some that training alone reads; "graph" is a name that torch.export keeps for itself
-        self.load_state_dict({name.removeprefix("graph."): value for name, value in weights.items() if name.startswith(("embedding.", "graph.")) and not name.endswith(".step")})
+        # "graph" is a name that torch.export keeps for itself; what else is in the file only training reads
+        weights = {name.removeprefix("graph."): value for name, value in load_file(run / self.manifest["files"]["weights"]).items()}
+        self.load_state_dict({name: value for name, value in weights.items() if name.endswith((".weight", ".bias"))})
 
     def forward(self, rows, numbers):
         """Rows of the table [B, F, V], -1 where a field has fewer than V values, and numbers [B, N] to predictions, one tensor a task."""
@@ -116,13 +117,16 @@ class Twin(nn.Module):
         numbers = [[float(row[column["name"]] or column["missing"]) for column in self.features["numeric"]] for row in rows]
         return torch.tensor([[bag + [-1] * (longest - len(bag)) for bag in row] for row in bags]), torch.tensor(numbers)
 
+    def table(self, predictions):
+        """What forward() gave as the text of a CSV file, a column a task, one a class where it has several."""
+        names = [f"{name}.{k}" if "classes" in task else name for name, task in self.tasks.items() for k in range(task.get("classes", 1))]
+        return "\n".join([",".join(names)] + [",".join(f"{number:.9g}" for number in row) for row in torch.cat(predictions, 1).tolist()]) + "\n"
+
 if __name__ == "__main__":
     twin = Twin(pathlib.Path(sys.argv[1])).eval()
     rows, numbers = twin.read(sys.argv[2])
     count = torch.export.Dim("count", min=1)
     with torch.no_grad():
         program = torch.export.export(twin, (rows[:5], numbers[:5]), dynamic_shapes=({0: count}, {0: count}))
-        compiled = torch._inductor.aoti_load_package(torch._inductor.aoti_compile_and_package(program, package_path=sys.argv[3]))
-        table = torch.cat(compiled(rows, numbers), 1)
-    header = [f"{name}.{k}" if "classes" in task else name for name, task in twin.tasks.items() for k in range(task.get("classes", 1))]
-    print("\n".join([",".join(header)] + [",".join(f"{value:.9g}" for value in row) for row in table.tolist()]))
+        package = torch._inductor.aoti_compile_and_package(program, package_path=sys.argv[3])
+        print(twin.table(torch._inductor.aoti_load_package(package)(rows, numbers)), end="")

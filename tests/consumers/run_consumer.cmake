@@ -127,7 +127,7 @@ elseif(STEP STREQUAL "conan")
   return() # the recipe's own test_package was the consumer
 endif()
 # What htl::htl does not need must not be looked for
-if(NOT STEP MATCHES "^component")
+if(NOT STEP MATCHES "^(component|raw_csv)")
   list(APPEND options "-DCMAKE_DISABLE_FIND_PACKAGE_ZLIB=ON" "-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON")
 endif()
 

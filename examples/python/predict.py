@@ -11,9 +11,12 @@ begin = 8 + int.from_bytes(data[:8], "little")
 tensor = {name: np.frombuffer(data[begin + at["data_offsets"][0]:begin + at["data_offsets"][1]], np.float32).reshape(at["shape"])
           for name, at in json.loads(data[8:begin]).items() if at.get("dtype") == "F32"}
 
+def number(text, missing=np.nan):
+    return np.float32(missing if text.lower() in ("", "nan", "na", "n/a", "null", "none") else text)
+
 def ids(field, text):
     if field["kind"] == "bucketised":
-        return [1 + int(np.sum(np.float32(field["edges"]) <= np.float32(text)))] if text else [0]
+        return [0 if np.isnan(number(text)) else 1 + int(np.sum(np.float32(field["edges"]) <= number(text)))]
     words = [word for word in text.split(field["separator"]) if word] if field["kind"] == "multi_valued" else [text]
     return [field["vocabulary"].index(word) + 1 if word in field["vocabulary"] else 0 for word in words] or [0]
 
@@ -44,14 +47,13 @@ def label_weights(z, evaluation, temperature):
     chance = np.maximum(np.interp(x, y, below), 1e-99)
     return (np.interp(x, y, np.gradient(below, y)) / chance * chance.prod(1, keepdims=True)).sum(2) / 2
 
-def prediction(z, kind, classes=1, transform={}, **others):
-    sd, mean = (transform.get("statistics", {}).get(name, value) for name, value in (("sd", 1), ("mean", 0)))
-    return softmax(z)[:, :classes] if kind != "regression" else np.expm1(z) if transform.get("name") == "log1p" else z * sd + mean
+def inverse(z, name="none", statistics={}):
+    return np.expm1(z) if name == "log1p" else z * statistics.get("sd", 1) + statistics.get("mean", 0)
 
 rows = list(csv.DictReader(open(sys.argv[2], encoding="utf-8", newline="")))
 parts = [np.array([tensor["embedding.weight"][[at["first_row"] + i for i in ids(field, row[field["name"]])]].sum(0) for row in rows])
          for field, at in zip(features["fields"], manifest["fields"])]
-parts += [np.array([[np.float32(row[column["name"]] or column["missing"])] for row in rows]) for column in features["numeric"]]
+parts += [np.array([[number(row[column["name"]], column["missing"])] for row in rows]) for column in features["numeric"]]
 known, predictions = {"representation": {}, "label": {}}, {}
 for task in sorted(tasks["tasks"], key=lambda task: manifest["order"].index(task["name"])):
     name, inputs = task["name"], list(parts)
@@ -65,6 +67,6 @@ for task in sorted(tasks["tasks"], key=lambda task: manifest["order"].index(task
     z = np.concatenate([z, 0 * z], 1) if task["kind"] == "binary" else z
     if f"graph.label_embeddings.{name}.weight" in tensor:
         known["label"][name] = label_weights(z, model["label"]["evaluation"], model["label"]["temperature"]) @ tensor[f"graph.label_embeddings.{name}.weight"]
-    predictions[name] = prediction(z, **task)
+    predictions[name] = inverse(z, **task.get("transform", {})) if task["kind"] == "regression" else softmax(z)[:, :task.get("classes", 1)]
 header = [f"{task['name']}.{k}" if "classes" in task else task["name"] for task in tasks["tasks"] for k in range(task.get("classes", 1))]
 np.savetxt(sys.stdout, np.concatenate([predictions[task["name"]] for task in tasks["tasks"]], 1), "%.9g", ",", header=",".join(header), comments="")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model of a run of htlnet as a torch.nn.Module whose parameters have the names of the file. As a program it exports the module with a dynamic number of
 rows, compiles it ahead of time, and predicts with what came of that.   usage: twin.py RUN ROWS.csv MODEL.pt2 > PREDICTIONS.csv"""
-import csv, json, pathlib, sys
+import csv, json, math, pathlib, sys
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -104,9 +104,11 @@ class Twin(nn.Module):
 
     def read(self, path):
         """The inputs of forward() for the raw rows of a CSV file."""
+        def number(text, missing=math.nan):
+            return torch.tensor(float(missing if text.lower() in ("", "nan", "na", "n/a", "null", "none") else text))
         def ids(field, text):
             if field["kind"] == "bucketised":
-                return [1 + sum(edge <= torch.tensor(float(text)) for edge in torch.tensor(field["edges"])).item()] if text else [0]
+                return [0 if number(text).isnan() else 1 + int((torch.tensor(field["edges"]) <= number(text)).sum())]
             words = [word for word in text.split(field["separator"]) if word] if field["kind"] == "multi_valued" else [text]
             return [field["vocabulary"].index(word) + 1 if word in field["vocabulary"] else 0 for word in words] or [0]
         with open(path, encoding="utf-8", newline="") as file:
@@ -114,7 +116,7 @@ class Twin(nn.Module):
         places = [(field, at["first_row"]) for field, at in zip(self.features["fields"], self.manifest["fields"])]
         bags = [[[first + i for i in ids(field, row[field["name"]])] for field, first in places] for row in rows]
         longest = max(len(bag) for row in bags for bag in row)
-        numbers = [[float(row[column["name"]] or column["missing"]) for column in self.features["numeric"]] for row in rows]
+        numbers = [[number(row[column["name"]], column["missing"]) for column in self.features["numeric"]] for row in rows]
         return torch.tensor([[bag + [-1] * (longest - len(bag)) for bag in row] for row in bags]), torch.tensor(numbers)
 
     def table(self, predictions):

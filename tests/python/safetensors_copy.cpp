@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// htl_safetensors_copy IN OUT: reads a file, writes it anew, and prints what it read: a line "NAME [SHAPE] NUMBER …" a tensor, "NAME = TEXT" a text of the metadata.
+// htl_safetensors_copy IN OUT: reads a file, writes it anew, and prints a line "NAME [SHAPE] NUMBER …" for each tensor that it read.
 #include <htl/io/safetensors.hpp>
 
 #include <ATen/ops/flatten.h>
@@ -17,7 +17,6 @@ int main(int argc, char** argv) {
       for (int64_t i = 0; i < numbers.numel(); ++i) std::printf(" %.17g", numbers.const_data_ptr<double>()[i]);
       std::puts("");
     }
-    for (const auto& [name, text] : content.metadata) std::printf("%s = %s\n", name.c_str(), text.c_str());
   } catch (const c10::Error& error) {
     std::fprintf(stderr, "%s\n", error.what_without_backtrace());
     return 1;

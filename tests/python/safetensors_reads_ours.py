@@ -28,7 +28,7 @@ specs = {name: safetensors.TensorSpec(dtype=held["dtype"], shape=held["shape"], 
 safetensors.serialize_file(specs, str(work / "theirs.safetensors"), metadata)
 
 printed = subprocess.run([copy, work / "theirs.safetensors", work / "ours.safetensors"], check=True, capture_output=True, encoding="utf-8").stdout
-read = {line.split(" ")[0]: line for line in printed.splitlines() if line.split(" ")[0] in values}
+read = {line.split(" ")[0]: line for line in printed.splitlines()}
 assert read.keys() == values.keys(), printed
 for name, line in read.items():
     shape, *found = line[len(name) + 2:].replace("] ", "]").split("]")

@@ -62,3 +62,6 @@ fi
 
 printf '\n## Reading\n\n'
 "$programs/data_benchmark" --benchmark_filter='1000000$|rows:131474' --benchmark_repetitions=3 --benchmark_report_aggregates_only=true
+
+printf '\n## Serving\n\n'
+"$programs/serve_benchmark" --benchmark_enable_random_interleaving=true --benchmark_repetitions=9 --benchmark_report_aggregates_only=true

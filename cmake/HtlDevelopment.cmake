@@ -45,8 +45,8 @@ target_include_directories(htl_development INTERFACE ${PROJECT_SOURCE_DIR} ${PRO
 find_package(CLI11 QUIET)
 find_package(tomlplusplus QUIET)
 target_link_libraries(htl_development INTERFACE htl::data htl::io $<TARGET_NAME_IF_EXISTS:CLI11::CLI11> $<TARGET_NAME_IF_EXISTS:tomlplusplus::tomlplusplus>)
-# LibTorch is built without the sanitizers' container annotations: vectors that cross its border give false reports
-set(HTL_TEST_ENVIRONMENT ASAN_OPTIONS=detect_container_overflow=0 UBSAN_OPTIONS=print_stacktrace=1)
+# LibTorch is built without the sanitizers' container annotations: vectors that cross its border give false reports; nor does ThreadSanitizer see its locks
+set(HTL_TEST_ENVIRONMENT ASAN_OPTIONS=detect_container_overflow=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS=ignore_noninstrumented_modules=1)
 
 if(HTL_USE_PCH)
   file(CONFIGURE OUTPUT pch.cpp CONTENT "")

@@ -2,6 +2,7 @@
 // Inference from files alone: the second process has no training data. Raw texts go in; probabilities and seconds come out, the same as in the first.
 // run: train
 // run: serve
+#include <htl/data/text_batch.hpp>
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/io/feature_map_json.hpp>
 #include <htl/io/module_state.hpp>
@@ -15,7 +16,6 @@
 
 #include <cstdio>
 #include <string>
-#include <utility>
 #include <vector>
 
 struct NetImpl : torch::nn::Module {
@@ -28,19 +28,10 @@ struct NetImpl : torch::nn::Module {
 };
 TORCH_MODULE(Net);
 
-using Request = std::pair<std::string, std::string>;  // city and hour: texts, as the log has them
-
-htl::Batch to_batch(const htl::FeatureMap& features, const std::vector<Request>& requests) {
-  std::vector<int32_t> ids;
-  for (const auto& [city, hour] : requests) ids.insert(ids.end(), {features.id(0, city), features.id(1, hour)});
-  return {htl::FieldBatch::of(torch::tensor(ids, torch::kInt).view({-1, 2}))};
-}
-
 htl::Predictions predict(const htl::FeatureMap& features, const htl::TaskSet& tasks, Net& net) {
   net->eval();
   const torch::NoGradGuard no_grad;
-  const std::vector<Request> requests = {{"Oslo", "9"}, {"Paris", "20"}, {"Quito", "20"}};
-  htl::Predictions predictions = tasks.predict(net(to_batch(features, requests)));
+  htl::Predictions predictions = tasks.predict(net(htl::batch_of_texts(features, {{"Oslo", "9"}, {"Paris", "20"}, {"Quito", "20"}})));
   for (int i = 0; i < 3; ++i)
     std::printf("request %d: %s to click, %.0f s\n", i, predictions["click"][i].item<double>() > 0.55 ? "likely" : "unlikely",
                 predictions["watch_time"][i].item<double>());
@@ -51,9 +42,9 @@ void train() {
   const std::vector<std::string> cities = {"Oslo", "Paris", "Quito"};
   const htl::FeatureMap features({{.name = "city", .vocabulary = cities}, {.name = "hour", .kind = htl::FieldKind::bucketised, .edges = {6, 12, 18}}});
   const at::Tensor city = torch::randint(3, {4'000}), hour = torch::randint(24, {4'000});
-  std::vector<Request> log;
-  for (int64_t i = 0; i < city.size(0); ++i) log.emplace_back(cities[static_cast<size_t>(city[i].item<int>())], std::to_string(hour[i].item<int>()));
-  htl::Batch batch = to_batch(features, log);
+  std::vector<std::vector<std::string>> log;
+  for (int64_t i = 0; i < city.size(0); ++i) log.push_back({cities[static_cast<size_t>(city[i].item<int>())], std::to_string(hour[i].item<int>())});
+  htl::Batch batch = htl::batch_of_texts(features, log);
   batch.labels.set("click", {torch::rand({4'000}).lt(0.3 + 0.5 * hour.ge(18)).to(torch::kFloat)}).set("watch_time", {(10 + 30 * city).to(torch::kFloat)});
   const auto tasks = htl::TaskSet{htl::binary("click"), htl::regression("watch_time").transform(htl::z_score())}.fitted(batch.labels);
   Net net(features, tasks);
@@ -68,7 +59,7 @@ void train() {
   }
   htl::write_json("features.json", htl::to_json(features));
   htl::write_json("tasks.json", htl::to_json(tasks));  // with the mean and the deviation that turn outputs into seconds
-  htl::save_module("net.safetensors", *net);
+  htl::save_module("net.safetensors", net);
   htl::save_safetensors("predictions.safetensors", {predict(features, tasks, net), {}});
 }
 
@@ -76,7 +67,7 @@ void serve() {
   const htl::FeatureMap features = htl::feature_map_from_json(htl::read_json("features.json"));
   const htl::TaskSet tasks = htl::task_set_from_json(htl::read_json("tasks.json"));
   Net net(features, tasks);
-  htl::load_module("net.safetensors", *net);
+  htl::load_module("net.safetensors", net);
   const htl::Predictions predictions = predict(features, tasks, net);
   bool same = true;
   for (const auto& [name, value] : htl::load_safetensors("predictions.safetensors").tensors) same = same && torch::equal(value, predictions[name]);
@@ -86,5 +77,4 @@ void serve() {
 int main(int argc, char** argv) {
   torch::manual_seed(1);
   argc > 1 && std::string(argv[1]) == "serve" ? serve() : train();
-  return 0;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Numeric features beside ids: the feature map reads them, the batch carries them, every tower gets them beside its view.
-#include <htl/data/batch.hpp>
-#include <htl/data/feature_map.hpp>
+#include <htl/data/text_batch.hpp>
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/gradient/backward.hpp>
 #include <htl/loss/hybrid_loss.hpp>
@@ -15,6 +14,7 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 struct NetImpl : torch::nn::Module {
   NetImpl(const htl::FeatureMap& features, const htl::TaskSet& tasks)
@@ -34,14 +34,11 @@ TORCH_MODULE(Net);
 /// Clicks come from city and price, the watch time from the age; a price in ten is missing.
 htl::Batch draw(const htl::FeatureMap& features, int64_t rows) {
   const std::string cities[] = {"Oslo", "Paris", "Quito"};
-  htl::Batch batch{htl::FieldBatch::of(torch::empty({rows, 1}, torch::kInt)), torch::empty({rows, 2}), {}};
   const at::Tensor city = torch::randint(3, {rows}), price = 50 + 20 * torch::randn({rows}), age = 18 + 40 * torch::rand({rows});
-  for (int64_t r = 0; r < rows; ++r) {  // from texts, as a reader has them
-    const std::string price_text = r % 10 == 0 ? "" : std::to_string(price[r].item<float>());
-    batch.fields.ids.mutable_data_ptr<int32_t>()[r] = features.id(0, cities[city[r].item<int64_t>()]);
-    batch.numeric.mutable_data_ptr<float>()[2 * r] = features.number(0, price_text);
-    batch.numeric.mutable_data_ptr<float>()[2 * r + 1] = features.number(1, std::to_string(age[r].item<float>()));
-  }
+  std::vector<std::vector<std::string>> texts;  // as a log has them
+  for (int64_t r = 0; r < rows; ++r)
+    texts.push_back({cities[city[r].item<int64_t>()], r % 10 == 0 ? "" : std::to_string(price[r].item<float>()), std::to_string(age[r].item<float>())});
+  htl::Batch batch = htl::batch_of_texts(features, texts);
   const at::Tensor click = torch::rand({rows}).lt((city - 1 - (price - 50) / 5).sigmoid()).to(torch::kFloat);
   batch.labels.set("click", {click}).set("watch_time", {age + 5 * torch::randn({rows})});
   return batch;

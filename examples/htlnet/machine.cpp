@@ -17,9 +17,14 @@
 #include <c10/core/CachingDeviceAllocator.h>
 #endif
 
+#include <algorithm>
+#include <array>
 #include <chrono>
+#include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <set>
 
 namespace htlnet {
@@ -82,6 +87,36 @@ void keep_freed_memory() {
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes; tables are larger and go back to the system
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
+}
+
+double available_memory() {
+  double free = std::numeric_limits<double>::infinity();
+  const auto at_most = [&](double limit) { free = std::min(free, std::max(0.0, limit)); };
+  const auto number = [](const std::filesystem::path& path) {
+    std::ifstream file(path);
+    double value = 0.0;
+    return file >> value ? value : std::numeric_limits<double>::infinity();  // "max" is no limit
+  };
+  const auto kilobytes = [](const std::string& text) { return std::strtod(text.c_str(), nullptr) * 1024.0; };
+  if (const double machine = kilobytes(proc_field("/proc/meminfo", "MemAvailable")); machine > 0.0) at_most(machine);
+  const std::filesystem::path groups = "/sys/fs/cgroup";
+  for (const auto& [limit, used, file_cache] : {std::array{"memory.max", "memory.current", "memory.stat"},
+                                                std::array{"memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"}}) {
+    const double most = number(groups / limit), taken = number(groups / used);
+    if (!std::isfinite(most) || !std::isfinite(taken)) continue;
+    std::ifstream statistics(groups / file_cache);
+    double cached = 0.0;  // files that give way
+    for (std::string name; statistics >> name;) {
+      double value = 0.0;
+      statistics >> value;
+      if (name == "inactive_file") cached = value;
+    }
+    at_most(most - taken + cached);
+  }
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    at_most(static_cast<double>(limit.rlim_cur) - kilobytes(proc_field("/proc/self/status", "VmSize")));
+  return free;
 }
 
 std::string cpu_model() { return proc_field("/proc/cpuinfo", "model name"); }

@@ -25,6 +25,8 @@ MatrixBackend choose_matrix_backend(const std::string& wanted);
 /// in the next: in some runs 1,500 page faults a step, in others none, as the heap happens to lie.
 void keep_freed_memory();
 
+/// Bytes of memory that this process may still take: what the machine has free, its control group allows, and its own limit leaves.
+double available_memory();
 std::string cpu_model();
 double peak_memory_mb();
 /// The GPU's name as its driver says it; of several kinds in one machine all, since a device's number does not tell which.

@@ -5,12 +5,15 @@
 #include "data/synthetic_dataset.hpp"
 #include "inspect.hpp"
 #include "machine.hpp"
+#include "memory.hpp"
 #include "run_folder.hpp"
 #include "stop_request.hpp"
 #include "trainer.hpp"
+#include "warm_start.hpp"
 
 #include <htl/io/feature_map_json.hpp>
 #include <htl/io/task_set_json.hpp>
+#include <htl/io/warm_start_maps.hpp>
 
 #include <torch/cuda.h>
 #include <torch/types.h>
@@ -21,7 +24,9 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <new>
 #include <optional>
+#include <string_view>
 
 namespace htlnet {
 namespace {
@@ -75,6 +80,26 @@ nlohmann::json with_denominators(nlohmann::json test, const htl::TaskSet& tasks)
   return test;
 }
 
+/// The run to start from; nothing where there is none, and where --resume goes on after its start.
+std::optional<EarlierRun> earlier_run(const Options& options, bool goes_on) {
+  if (options.warm_start.empty() || goes_on) return std::nullopt;
+  HTL_CHECK(std::filesystem::weakly_canonical(options.warm_start) != std::filesystem::weakly_canonical(options.output),
+            "htlnet: --warm-start and --output are both \"", options.output, "\", and a run can't start from what it replaces; give another --output");
+  return EarlierRun(options.warm_start);
+}
+
+/// Takes the earlier run's model over, and says what that gave.
+nlohmann::ordered_json carry_over(const EarlierRun& earlier, const htl::FeatureMap& features, const htl::TaskSet& tasks, const Options& options,
+                                  Trainer& trainer, Progress& progress) {
+  htl::WarmStart start = earlier.map_to(features, tasks, options.model);
+  trainer.carry_over(start, earlier.weights(), earlier.state());
+  HTL_CHECK(std::any_of(start.report().entries.begin(), start.report().entries.end(), [](const htl::WarmStartEntry& entry) { return entry.carried > 0; }),
+            "htlnet: nothing of the run in \"", options.warm_start, "\" fits into this model; leave out --warm-start, or give the options of that run");
+  progress.line("starting from the run in \"" + options.warm_start + "\"");
+  for (const std::string& line : start.report().lines()) line.starts_with("carried") || line.starts_with("new") ? progress.line(line) : progress.warning(line);
+  return htl::to_json(start.report());
+}
+
 int train(const Options& options) {
   RunFolder run(options);
   if (run.is_finished()) {
@@ -86,16 +111,27 @@ int train(const Options& options) {
   const MatrixBackend backend = device.is_cpu() ? choose_matrix_backend(options.train.matrix_backend) : MatrixBackend{.name = "cublas"};
   Progress progress(options.train.quiet);
   if (options.data.dataset == "kuairand") warn_of_days(options.data, progress);
+  check_memory_of_rows(options);
   progress.line(loading(options.data));
   const auto start = std::chrono::steady_clock::now();
-  const Dataset data = load(options);
+  std::optional<EarlierRun> earlier = earlier_run(options, run.goes_on());
+  std::optional<RunStatistics> kept;  // a run that goes on has them from its start
+  if (!options.warm_start.empty() && options.keeps_statistics) kept = RunStatistics::read(run.goes_on() ? options.output : options.warm_start);
+  const Dataset data = load(options, nullptr, kept ? &kept->features : nullptr);
   const double load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const htl::TaskSet tasks = data.tasks.fitted(data.train.labels());
+  for (const htl::TaskSpec& task : data.tasks) {
+    const torch::Tensor observed = data.train.labels()[task.name()].observed_rows();
+    HTL_CHECK(!observed.defined() || observed.numel() > 0, "htlnet: task \"", task.name(), "\" has no label in any of the ", data.train.rows(),
+              " training rows; name its column and mask in the schema, or leave the task out");
+  }
+  htl::TaskSet tasks = data.tasks.fitted(data.train.labels());
+  if (kept) tasks = htl::with_statistics_of(kept->tasks, tasks);
 
   // Everything that can be refused is, before the folder is made
   const Selection selection = Selection::parse(options.train.select_by, tasks, data.groups);
   HTL_CHECK(options.model.adjuster != "core_task" || !tasks.cores().empty(),
             "htlnet: --adjuster core_task expects a core task, found none; mark one by core = true in the schema, or give --adjuster sum");
+  check_memory(options, data.features, tasks);
   HtlNet net(data.features, numeric_width(data.features), tasks, options.model);
   int64_t parameters = 0;
   for (const torch::Tensor& parameter : net->parameters()) parameters += parameter.numel();
@@ -103,10 +139,13 @@ int train(const Options& options) {
   htl::BatchLoader loader = training_loader(data.train, options.train, device);
   Trainer trainer(net, tasks, options, std::max<int64_t>(1, loader.batches()));
 
+  nlohmann::ordered_json warm_start;
+  if (earlier) warm_start = carry_over(*earlier, data.features, tasks, options, trainer, progress);
+  earlier.reset();  // it is as large as the model
   htl::TrainingState state;
   trainer.add_to(state);
   state.add("loader", loader);
-  const int64_t begin = run.begin(data, tasks, net, state);
+  const int64_t begin = run.begin(data, tasks, net, state, warm_start);
   for (const std::string& sentence : run.warnings()) progress.warning(sentence);
   progress.line("rows: " + std::to_string(data.train.rows()) + " train, " + std::to_string(data.valid.rows()) + " valid, " + std::to_string(data.test.rows()) +
                 " test (read in " + std::to_string(load_seconds).substr(0, 4) + " s); " + std::to_string(parameters) + " parameters, " +
@@ -118,7 +157,12 @@ int train(const Options& options) {
             "\" of the best epoch is not there, and the checkpoint goes on after it; give another --output");
   const bool ended = trainer.run(loader, data.valid, data.groups, selection,
                                  {.log = [&](const nlohmann::json& line) { run.log(line); },
-                                  .keep = [&] { htl::save_module(weights, *net); },
+                                  .keep =
+                                      [&] {
+                                        const auto step = htl::Named<std::string>().set("step", std::to_string(trainer.steps()));
+                                        htl::save_safetensors(run.file("optimizer.safetensors"), {trainer.optimizer_state(), step});
+                                        htl::save_module(weights, *net, step);
+                                      },
                                   .checkpoint = [&](int64_t step) { run.checkpoint(step); },
                                   .is_asked_to_stop = [&] { return stop.signal() != 0; }});
   if (!ended) {
@@ -264,6 +308,9 @@ int write_rows(const Options& options) {
   return 0;
 }
 
+constexpr const char* out_of_memory =
+    "htlnet: the memory ran out; lower --rows, --embedding-dim, --tower or --batch-size, or raise --min-count. What was saved before stays, and --resume goes on";
+
 int complain(const std::string& sentence) {
   std::cerr << (sentence.starts_with("htlnet: ") ? "" : "htlnet: ") << sentence << "\n";
   return 1;
@@ -281,7 +328,11 @@ int main(int argc, char** argv) {
     if (options.command == "predict") return htlnet::predict_run(options);
     if (options.command == "inspect") return htlnet::inspect_rows(options);
     if (options.command == "synthesize") return htlnet::write_rows(options);
+  } catch (const std::bad_alloc&) {
+    return htlnet::complain(htlnet::out_of_memory);
   } catch (const c10::Error& error) {
+    if (std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos)
+      return htlnet::complain(htlnet::out_of_memory);
     return htlnet::complain(error.what_without_backtrace());
   } catch (const std::exception& error) {
     return htlnet::complain(error.what());

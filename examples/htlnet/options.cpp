@@ -81,7 +81,7 @@ const auto positive = [] { return whole_number(1); };
 const auto count = [] { return whole_number(0); };
 const auto not_negative = [] { return number("a number ≥ 0", [](double x) { return x >= 0.0; }); };
 
-/// Options that do something only beside some values of another one.
+/// Options that do something only beside some values of another one; of an empty list, beside any.
 struct Use {
   std::vector<std::string> options;
   std::string beside;
@@ -100,6 +100,7 @@ const std::vector<Use> uses = {
     {{"label-dim", "label-noise", "label-hardness", "label-evaluation", "temperature"}, "transfer", {"both", "label"}},
     {{"alpha", "gamma", "clip-ratio", "norm", "several-cores"}, "adjuster", {"core_task"}},
     {{"matrix-backend"}, "device", {"cpu"}},
+    {{"statistics"}, "warm-start", {}},
 };
 
 void add_data_options(CLI::App& app, Options& options) {
@@ -294,7 +295,7 @@ struct Parser {
   CLI::App* predict = nullptr;
   CLI::App* synthesize = nullptr;
   CLI::App* inspect = nullptr;
-  std::string config;
+  std::string config, statistics = "carried";
 
   Parser() {
     app.require_subcommand(1);
@@ -303,6 +304,17 @@ struct Parser {
     train->add_option("--config", config, "Options from a TOML file, key = value; the command line comes over it")->group("Data");
     add_train_options(*train, options);
     train->add_option("--output", options.output, "Folder of the run: configuration, feature map, weights, metrics.jsonl, summary.json")->group("Data");
+    train
+        ->add_option("--warm-start", options.warm_start,
+                     "Folder of an earlier run: its weights and its optimizers' state are carried over by name, into vocabularies, fields and tasks that may "
+                     "have grown; what is not is printed, and listed in warm_start.json")
+        ->group("Training");
+    train
+        ->add_option("--statistics", statistics,
+                     "Bucket edges, stand-ins for missing numbers and label transforms beside --warm-start: that run's, or new ones")
+        ->check(one_of({"carried", "refitted"}))
+        ->capture_default_str()
+        ->group("Training");
     train->add_flag("--overwrite", options.overwrite, "Replace the run that the folder of --output holds; without it such a folder is refused")
         ->check(yes_or_no())
         ->group("Data");
@@ -379,11 +391,13 @@ struct Parser {
       const CLI::Option& other = *command.get_option("--" + use->beside);
       const auto file = from_file_.find(name);
       if (file != from_file_.end() && other.count() > 0 && !from_file_.contains(use->beside)) continue;
-      std::string wanted;
+      std::string wanted = use->values.empty() ? "--" + use->beside + ", which is not given" : "";
       for (const std::string& value : use->values) wanted += (wanted.empty() ? "--" : " or --") + use->beside + " " + value;
-      throw CLI::ValidationError((file != from_file_.end() ? "in \"" + file->second + "\" --" : "--") + name + " is for " + wanted + ", got --" + use->beside +
-                                 " " + value_of(other).get<std::string>() + (other.count() > 0 ? "" : " (the default)") + "; give " + wanted +
-                                 ", or leave out --" + name);
+      const std::string got = use->values.empty() ? "; give it"
+                                                  : ", got --" + use->beside + " " + value_of(other).get<std::string>() +
+                                                        (other.count() > 0 ? "" : " (the default)") + "; give " + wanted;
+      throw CLI::ValidationError((file != from_file_.end() ? "in \"" + file->second + "\" --" : "--") + name + " is for " + wanted + got + ", or leave out --" +
+                                 name);
     }
   }
 
@@ -427,6 +441,7 @@ struct Parser {
     std::reverse(all.begin(), all.end());
     app.parse(all);
     if (has_schema) options.data.schema = (run / "schema.toml").string();
+    options.keeps_statistics = statistics == "carried";
     const CLI::App* command = chosen();
     if (command == train) options.values = values();
     if (options.resume && options.overwrite) throw CLI::ValidationError("expected --resume or --overwrite, got both");
@@ -458,8 +473,9 @@ struct Parser {
   static const Use* out_of_use(const std::string& name, const CLI::App& command) {
     for (const Use& use : uses) {
       if (std::find(use.options.begin(), use.options.end(), name) == use.options.end()) continue;
-      const std::string value = value_of(*command.get_option("--" + use.beside)).get<std::string>();
-      if (std::find(use.values.begin(), use.values.end(), value) == use.values.end()) return &use;
+      const nlohmann::ordered_json value = value_of(*command.get_option("--" + use.beside));
+      if (value.is_null() || (!use.values.empty() && std::find(use.values.begin(), use.values.end(), value.get<std::string>()) == use.values.end()))
+        return &use;
     }
     return nullptr;
   }

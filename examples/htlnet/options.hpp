@@ -76,6 +76,8 @@ struct Options {
   std::string output;             // train: the run's folder; predict: the file; synthesize: the data's folder
   bool overwrite = false;         // train: replace the run in that folder
   bool resume = false;            // train: go on with the run in that folder
+  std::string warm_start;         // train: the folder of the run whose weights it starts from
+  bool keeps_statistics = true;   // train: measures buckets and labels as that run did
   std::string run;                // evaluate, predict
   std::string device;             // evaluate, predict; empty = the run's
   bool all_rows = false;          // evaluate: test every row of a csv data set

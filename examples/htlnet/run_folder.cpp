@@ -4,6 +4,7 @@
 #include <htl/io/feature_map_json.hpp>
 #include <htl/io/task_graph_json.hpp>
 #include <htl/io/task_set_json.hpp>
+#include <htl/optim/dense_parameters.hpp>
 #include <htl/version.hpp>
 
 #include <fcntl.h>
@@ -48,7 +49,7 @@ nlohmann::ordered_json manifest_of(const htl::FeatureMap& features, const htl::T
   using Json = nlohmann::ordered_json;
   htl::TaskGraphOptions graph = net->graph->options;
   graph.label().evaluation(htl::LabelEmbedding(graph.label())->evaluation());  // as it is, not as a default that a reader must work out
-  Json fields = Json::array(), order = Json::array(), parents = Json::object(), tensors = Json::object();
+  Json fields = Json::array(), order = Json::array(), dense = Json::array(), parents = Json::object(), tensors = Json::object();
   int64_t first_row = 0;
   const std::vector<int64_t> sizes = features.sizes();
   for (size_t f = 0; f < sizes.size(); ++f) {
@@ -60,6 +61,9 @@ nlohmann::ordered_json manifest_of(const htl::FeatureMap& features, const htl::T
     parents[tasks[t].name()] = Json::array();
     for (const int64_t parent : tasks.parents(t)) parents[tasks[t].name()].push_back(tasks[parent].name());
   }
+  for (const torch::Tensor& parameter : htl::dense_parameters(net))
+    for (const auto& named : net->named_parameters())
+      if (named.value().is_same(parameter)) dense.push_back(named.key());
   for (const auto& [name, tensor] : htl::module_state(*net)) tensors[name] = {{"shape", tensor.sizes().vec()}, {"type", c10::toString(tensor.scalar_type())}};
   return {{"format", "htl.manifest"},
           {"version", 1},
@@ -70,7 +74,8 @@ nlohmann::ordered_json manifest_of(const htl::FeatureMap& features, const htl::T
           {"fields", fields},
           {"order", order},
           {"parents", parents},
-          {"tensors", tensors}};
+          {"tensors", tensors},
+          {"dense_parameters", dense}};
 }
 
 /// What TensorBoard shows of a line of metrics.jsonl, by the names of that: losses/TASK, cosines/TASK,TASK, valid/TASK/METRIC. Of an epoch's line nothing: its
@@ -107,6 +112,7 @@ RunFolder::RunFolder(const Options& options)
   if (options.resume) {
     if (has_checkpoint || has_summary) compare_options();
     finished_ = has_summary;
+    goes_on_ = has_checkpoint;
     return;
   }
   if (options.overwrite) return;
@@ -142,14 +148,15 @@ void RunFolder::compare_options() const {
   for (const auto& [name, value] : options_.values.items()) differs(name);
 }
 
-int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state) {
+int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state,
+                         const nlohmann::ordered_json& warm_start) {
   state_ = state;
   state_.add("metrics_size", metrics_size_).add("events_size", events_size_);
   fingerprint_ = fingerprint_of(data.train) + " " + fingerprint_of(data.valid);
   std::optional<htl::Checkpoint> found;
   if (options_.resume) found = checkpoints_.newest();
   if (!found) {
-    write_new(data, tasks, net);
+    write_new(data, tasks, net, warm_start);
     return 0;
   }
   const auto unchanged = [&](bool same, const char* what) {
@@ -167,19 +174,21 @@ int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const H
 }
 
 /// Makes the folder with what is known before training. What another run left there goes first, so that a stopped run never shows its results.
-void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net) {
+void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const nlohmann::ordered_json& warm_start) {
   const std::string schema = options_.data.dataset == "csv" ? htl::read_file(options_.data.schema) : "";  // may be the one in this folder
   std::error_code error;
   std::filesystem::create_directories(path_, error);
   HTL_CHECK(!error, "htlnet: can't make the folder \"", path_.string(), "\": ", error.message());
   if (lock_ < 0) lock();
-  for (const char* name : {"checkpoints", "summary.json", "model.safetensors", "schema.toml"}) remove_file(file(name));
+  for (const char* name : {"checkpoints", "summary.json", "model.safetensors", "optimizer.safetensors", "warm_start.json", "schema.toml"})
+    remove_file(file(name));
   htl::remove_stale_temporaries(path_);
   htl::write_atomically(file("config.toml"), to_toml(options_.values));
   if (options_.data.dataset == "csv") htl::write_atomically(file("schema.toml"), schema);
   htl::write_json(file("features.json"), htl::to_json(data.features));
   htl::write_json(file("tasks.json"), htl::to_json(tasks));
   htl::write_json(file("manifest.json"), manifest_of(data.features, tasks, net));
+  if (!warm_start.is_null()) htl::write_json(file("warm_start.json"), warm_start);
   open_logs(0, 0);
 }
 

@@ -20,8 +20,8 @@ namespace htlnet {
 /// @brief The folder of `--output`, locked against a second process for as long as this lives.
 ///
 /// config.toml, schema.toml, features.json, tasks.json, manifest.json: what is known before training. metrics.jsonl and events/: grow, and hold the same for
-/// programs and for TensorBoard. model.safetensors: the best epoch's weights. checkpoints/: what `--resume` goes on from. summary.json: the last file; where it
-/// is, the run is finished.
+/// programs and for TensorBoard. model.safetensors: the best epoch's weights; optimizer.safetensors: the optimizers' state then. warm_start.json: what an
+/// earlier run gave. checkpoints/: what `--resume` goes on from. summary.json: the last file; where it is, the run is finished.
 class RunFolder {
  public:
   /// @brief Looks at the folder, and changes nothing: refuses one that holds another run, unless options say what to do with that.
@@ -33,11 +33,14 @@ class RunFolder {
 
   /// @brief Whether `--resume` found a run that came to its end.
   bool is_finished() const { return finished_; }
+  /// @brief Whether `--resume` found a checkpoint, which begin() goes on from.
+  bool goes_on() const { return goes_on_; }
   /// @brief Begins the run, or goes on with it where `--resume` finds a checkpoint.
   /// @param net for the manifest
   /// @param state everything that training remembers; loaded where there is a checkpoint
+  /// @param warm_start what to_json() says of a warm start; null = a fresh model
   /// @returns the step to go on from; 0 = anew
-  int64_t begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state);
+  int64_t begin(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const htl::TrainingState& state, const nlohmann::ordered_json& warm_start);
   /// @brief Adds a line to metrics.jsonl, and the scalars of a step or an evaluation to the events.
   void log(const nlohmann::json& line);
   /// @brief Saves a checkpoint of the state that begin() was given.
@@ -52,7 +55,7 @@ class RunFolder {
  private:
   void lock();
   void compare_options() const;
-  void write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net);
+  void write_new(const Dataset& data, const htl::TaskSet& tasks, const HtlNet& net, const nlohmann::ordered_json& warm_start);
   void open_logs(int64_t metrics_size, int64_t events_size);
 
   const Options& options_;
@@ -65,7 +68,7 @@ class RunFolder {
   std::string fingerprint_;                     // of the data
   htl::TrainingState state_;
   int lock_ = -1;
-  bool finished_ = false;
+  bool finished_ = false, goes_on_ = false;
 };
 
 }  // namespace htlnet

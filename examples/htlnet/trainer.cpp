@@ -141,7 +141,7 @@ void Trainer::check_finite(const torch::Tensor& active) const {
   for (int64_t t = 0; t < tasks_.size(); ++t)
     HTL_CHECK_STATE(steps[t].item<int64_t>() == 0, "htlnet: the loss of task \"", tasks_[t].name(), "\" or its gradient was not finite in step ",
                     steps[t].item<int64_t>(), ", and no weight has changed since; try smaller --dense-lr and --row-lr, --clip-norm 1, or another --core-label",
-                    kept_ ? ". The weights of the best epoch so far are kept" : "");
+                    kept_ ? ". The weights of the best epoch so far are kept" : "", ". A checkpoint before that step goes into another run by --warm-start");
 }
 
 // On CUDA the only place, with the end of an epoch, where a step's figures are read back.
@@ -190,6 +190,19 @@ void Trainer::add_to(htl::TrainingState& state) {
   state.add("step", step_).add("count", count_).add("bad_step", bad_step_).add("kept", kept_);
   state.add("epochs", result_.epochs).add("best_epoch", result_.best_epoch).add("best_value", result_.best_value);
   state.add("time.epoch_seconds", epoch_seconds_).add("time.train_seconds", result_.train_seconds).add("time.samples_per_second", result_.samples_per_second);
+}
+
+htl::Named<torch::Tensor> Trainer::optimizer_state() {
+  htl::Named<torch::Tensor> state = std::visit([&](auto& rows) { return htl::optimizer_state(*net_, rows); }, rows_);
+  for (const auto& [name, tensor] : htl::optimizer_state(*net_, dense_)) state.set(name, tensor);
+  return state;
+}
+
+void Trainer::carry_over(htl::WarmStart& start, const htl::Named<torch::Tensor>& weights, const htl::Named<torch::Tensor>& state) {
+  start.load(*net_, weights);
+  if (state.empty()) return;
+  std::visit([&](auto& rows) { start.load_optimizer(*net_, rows, state); }, rows_);
+  start.load_optimizer(*net_, dense_, state);
 }
 
 bool Trainer::is_over(const htl::TableData& valid) const {

@@ -7,7 +7,7 @@
 #include "progress.hpp"
 
 #include <htl/data/batch_loader.hpp>
-#include <htl/io/training_state.hpp>
+#include <htl/io/warm_start.hpp>
 #include <htl/loss/hybrid_loss.hpp>
 #include <htl/optim/dense_parameters.hpp>
 #include <htl/optim/fused_adam.hpp>
@@ -72,6 +72,11 @@ class Trainer {
 
   /// Everything that the coming steps depend on, but the loader.
   void add_to(htl::TrainingState& state);
+
+  /// The optimizers' state by the names of the net's parameters.
+  htl::Named<torch::Tensor> optimizer_state();
+  /// Takes an earlier run's weights and optimizer_state() over; without the latter the optimizers begin anew. Before the first step.
+  void carry_over(htl::WarmStart& start, const htl::Named<torch::Tensor>& weights, const htl::Named<torch::Tensor>& state);
 
   HtlNet& net() { return net_; }
   int64_t steps() const { return step_; }

@@ -12,6 +12,7 @@
 #include <htl/data/number.hpp>
 #include <htl/data/shuffle.hpp>
 #include <htl/data/table_data.hpp>
+#include <htl/data/text_batch.hpp>
 #include <htl/data/vocabulary.hpp>
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/embedding/lookup.hpp>

@@ -4,6 +4,7 @@
 
 #include <htl/data/batch_loader.hpp>
 #include <htl/data/field_counter.hpp>
+#include <htl/data/text_batch.hpp>
 #include <htl/task/task_set.hpp>
 
 #include <support/seeded.hpp>
@@ -231,6 +232,15 @@ TEST(FieldCounter, CutsNumbersIntoBucketsOfEqualMass) {
       ASSERT_EQ(static_cast<int64_t>(edges.size()), buckets - 1);
     }
     for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(counter.id(codes[i]), map.bucket(0, static_cast<double>(values[i])));
+  }
+}
+
+TEST(FieldCounter, TakesGivenEdges) {
+  for (const std::vector<double>& edges : {std::vector<double>{2.5, 7.0}, std::vector<double>{}}) {
+    htl::FieldCounter counter({.name = "age", .kind = htl::FieldKind::bucketised, .buckets = 4, .edges = edges});
+    for (const float value : {1.0F, 2.0F, 3.0F, 4.0F, 9.0F}) counter.count(htl::FieldCounter::encode_number(value));
+    EXPECT_EQ(counter.fit().edges, edges);
+    EXPECT_EQ(counter.id(htl::FieldCounter::encode_number(7.0)), 1 + static_cast<int32_t>(edges.size()));
   }
 }
 
@@ -477,6 +487,29 @@ TEST(BatchLoader, ResumesAtEveryBatchWithExactlyTheRemainingOnes) {
         ASSERT_EQ(rest, std::vector<std::vector<int64_t>>(whole.begin() + static_cast<std::ptrdiff_t>(k) + 1, whole.end())) << n << " rows, state " << k;
       }
     }
+}
+
+TEST(TextBatch, MapsTextsAsTheMapDoes) {
+  const FeatureMap short_map({{.name = "city", .vocabulary = {"Oslo", "Paris"}}, {.name = "hour", .kind = FieldKind::bucketised, .edges = {6, 12}}},
+                             {{.name = "price", .missing = 4.5}});
+  const Batch batch = htl::batch_of_texts(short_map, {{"Paris", "7", "1.25"}, {"Rome", "", ""}, {"", "12", "-3"}});
+  EXPECT_TRUE(same_bits(batch.fields.ids, at::tensor({2, 2, 0, 0, 0, 3}, at::kInt).view({3, 2})));
+  EXPECT_TRUE(same_bits(batch.numeric, at::tensor({1.25F, 4.5F, -3.0F}).view({3, 1})));
+  EXPECT_EQ(htl::batch_of_texts(short_map, {}).rows(), 0);
+
+  const FeatureMap long_map(
+      {{.name = "tags", .kind = FieldKind::multi_valued, .separator = '|', .vocabulary = {"a", "b"}}, {.name = "city", .vocabulary = {"Oslo"}}});
+  const Batch bags = htl::batch_of_texts(long_map, {{"b|a|b", "Oslo"}, {"", "x"}});
+  EXPECT_TRUE(same_bits(bags.fields.ids, at::tensor({2, 1, 2, 1, 0, 0}, at::kInt)));
+  EXPECT_TRUE(same_bits(bags.fields.offsets, at::tensor({0, 3, 4, 5, 6}, at::kLong)));
+  EXPECT_FALSE(bags.numeric.defined());
+  EXPECT_EQ(bags.rows(), 2);
+
+  EXPECT_TRUE(htl::test::contains(sentence_of([&] {
+                                    htl::batch_of_texts(short_map, {{"Paris", "7", "1"}, {"Paris", "7"}});
+                                  }),
+                                  "expected 3 texts in row 1", "got 2"));
+  EXPECT_TRUE(htl::test::contains(sentence_of([&] { htl::batch_of_texts(short_map, {{"Paris", "noon", "1"}}); }), "field \"hour\"", "\"noon\""));
 }
 
 TEST(BatchLoader, ALoopLeftEarlyIsContinuedByTheNext) {

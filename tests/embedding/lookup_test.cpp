@@ -33,7 +33,7 @@ struct Case {
   explicit Case(Random& random) {
     const int64_t table_rows = random.integer(1, 15);
     table = RowTable(random.normal({table_rows, random.pick<int64_t>({1, 3, 4, 8, 10, 12, 16, 17, 32, 64})}).requires_grad_(), "table",
-                     random.chance(0.3) ? std::optional<int64_t>(random.integer(0, table_rows - 1)) : std::nullopt);
+                     {.padding_row = random.chance(0.3) ? std::optional<int64_t>(random.integer(0, table_rows - 1)) : std::nullopt});
     for (int64_t f = random.integer(1, 4); f > 0; --f) {
       const int64_t first = random.integer(0, table_rows - 1);
       fields.push_back({first, random.integer(1, table_rows - first), random.chance(0.3), "f" + std::to_string(f)});
@@ -123,7 +123,7 @@ TEST_F(LookupTest, OverAnEmbeddingOfTheUsersIsThatEmbedding) {
       const at::NoGradGuard no_grad;
       module->weight.copy_(random.normal({9, 4}));  // also the padding row: it is looked up as it is
     }
-    const RowTable table(module->weight, "items", padding);
+    const RowTable table(module->weight, "items", {.padding_row = padding});
     const Tensor ids = random.ids({20, 3}, 9), cotangent = random.normal({20, 12});
     ASSERT_GT(ids.eq(2).sum().item<int64_t>(), 2);
     const Tensor expected = module(ids).view({20, 12});
@@ -158,7 +158,7 @@ TEST_F(LookupTest, OverAnEmbeddingBagOfTheUsersIsThatBag) {
           const at::NoGradGuard no_grad;
           module->weight.copy_(random.normal({9, 4}));
         }
-        const RowTable table(module->weight, "items", padding);
+        const RowTable table(module->weight, "items", {.padding_row = padding});
         std::vector<int64_t> ids, offsets = {0};
         int64_t empty = 0, only_padding = 0;
         for (int64_t bag = 0; bag < 40; ++bag) {
@@ -240,10 +240,25 @@ TEST_F(LookupTest, SaysWhatIsWrongWithABatch) {
   EXPECT_EQ(sentence_of([&] { lookup(table, bags({0, 0, 0, 2, 3}), fields); }), "no error");
 }
 
+TEST_F(LookupTest, OfSeveralTablesIsOneLookupEach) {
+  Random random(8);
+  std::vector<RowTable> tables;
+  std::vector<FieldBatch> batches;
+  for (int64_t i = 0; i < 3; ++i) {
+    tables.emplace_back(random.normal({9, 2 + i}).requires_grad_(), "t");
+    batches.push_back(FieldBatch::bags(random.ids({5}, 9), at::tensor({0, 2, 2, 5}, at::kLong), 1));
+  }
+  const std::vector<Lookup> lookups = lookup(tables, batches, Pooling::mean);
+  ASSERT_EQ(lookups.size(), 3U);
+  for (size_t i = 0; i < 3; ++i) EXPECT_TRUE(same_bits(lookups[i].raw(), lookup(tables[i], batches[i], Pooling::mean).raw()));
+  batches.pop_back();
+  EXPECT_TRUE(contains(sentence_of([&] { lookup(tables, batches); }), "each of the 3 tables, got 2 batches"));
+}
+
 TEST_F(LookupTest, RowTablesSayWhatTheyExpect) {
   EXPECT_TRUE(contains(sentence_of([] { RowTable(at::ones({3}), "flat"); }), "the weight of \"flat\" of shape [any, any], got [3]"));
   EXPECT_TRUE(contains(sentence_of([] { RowTable(at::ones({3, 2}, at::kInt)); }), "floating-point"));
-  EXPECT_TRUE(contains(sentence_of([] { RowTable(at::ones({3, 2}), "t", 3); }), "padding row 3 of \"t\" is outside [0, 3)"));
+  EXPECT_TRUE(contains(sentence_of([] { RowTable(at::ones({3, 2}), "t", {.padding_row = 3}); }), "padding row 3 of \"t\" is outside [0, 3)"));
   EXPECT_TRUE(contains(sentence_of([] { RowTable(at::ones({3, 2}).requires_grad_() * 2.0, "half"); }), "leaf"));
   const RowTable table(at::ones({6, 2}).requires_grad_());
   Lookup look = lookup(table, FieldBatch::of(at::full({1, 1}, 5, at::kInt)));

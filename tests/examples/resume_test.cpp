@@ -8,80 +8,34 @@
 #include <htl/io/event_file.hpp>
 #include <htl/io/json.hpp>
 
-#include <support/seeded.hpp>
-#include <support/temporary_folder.hpp>
+#include <support/program.hpp>
 
-#include <fcntl.h>
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <random>
-#include <thread>
 
 namespace {
 
 namespace fs = std::filesystem;
 using htl::test::contains;
 using htl::test::same_bits;
-using htl::test::TemporaryFolder;
 
-#ifdef HTLNET_PROGRAM
-constexpr const char* program = HTLNET_PROGRAM;
-#else
-constexpr const char* program = "";
-#endif
+using htl::test::Ended;
 
-struct Ended {
-  int status = 0;    // exit status, or 128 + signal
-  std::string text;  // stdout and stderr
-};
-
-class Resume : public testing::Test {
+class Resume : public htl::test::ProgramTest {
  protected:
-  void SetUp() override {
-    if (std::string(program).empty()) GTEST_SKIP() << "the program htlnet is not built: set HTL_BUILD_EXAMPLES=ON";
-  }
   static std::vector<std::string> small(const std::string& more = "") {
-    std::vector<std::string> words = {"train"};
-    std::istringstream text(
-        "--dataset synthetic --rows 12000 --epochs 4 --batch-size 256 --tower 16,8 --dropout 0.1 --threads 2 --patience 0 --log-every 7 "
+    return words(
+        "train --dataset synthetic --rows 12000 --epochs 4 --batch-size 256 --tower 16,8 --dropout 0.1 --threads 2 --patience 0 --log-every 7 "
         "--norm average --temperature exponential:2,0.9,10,0.5 --decay cosine --warmup 5 --row-optimizer lazy_adam --clip-norm 1 "
         "--checkpoint-every 6 --quiet " +
         more);
-    for (std::string word; text >> word;) words.push_back(word);
-    return words;
   }
-  /// Runs the program; a signal other than 0 comes after a time.
-  Ended run(std::vector<std::string> words, int signal = 0, std::chrono::microseconds after = {}) const {
-    const fs::path printed = folder.path("printed");
-    words.insert(words.begin(), program);
-    std::vector<char*> arguments;
-    for (std::string& word : words) arguments.push_back(word.data());
-    arguments.push_back(nullptr);
-    const pid_t child = ::fork();
-    if (child == 0) {
-      const int file = ::open(printed.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-      if (file < 0 || ::dup2(file, STDOUT_FILENO) < 0 || ::dup2(file, STDERR_FILENO) < 0) ::_exit(126);
-      ::execv(program, arguments.data());
-      ::_exit(127);
-    }
-    if (signal != 0) {
-      std::this_thread::sleep_for(after);
-      ::kill(child, signal);
-    }
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), htl::read_file(printed)};
-  }
-  Ended into(const std::string& output, std::vector<std::string> words, int signal = 0, std::chrono::microseconds after = {}) const {
-    words.push_back("--output");
-    words.push_back(folder.path(output).string());
-    return run(std::move(words), signal, after);
+  Ended into(const std::string& output, std::vector<std::string> arguments, int signal = 0, std::chrono::microseconds after = {}) const {
+    arguments.push_back("--output");
+    arguments.push_back(folder.path(output).string());
+    return run(std::move(arguments), {}, signal, after);
   }
   std::vector<nlohmann::json> metrics(const std::string& output) const {
     std::ifstream file(folder.path(output) / "metrics.jsonl");
@@ -130,7 +84,6 @@ class Resume : public testing::Test {
     };
     EXPECT_EQ(summary(a), summary(b));
   }
-  TemporaryFolder folder;
 };
 
 int kills() {
@@ -202,6 +155,28 @@ TEST_F(Resume, AfterCtrlCGoesOnFromTheStepThatItSaved) {
   end = into("stopped", {"train", "--resume"});
   EXPECT_EQ(end.status, 0);
   EXPECT_TRUE(contains(end.text, "is finished"));
+}
+
+TEST_F(Resume, OfAWarmStartEndsAsOneThatWasNeverStoppedAndTakesTheEarlierRunOverOnce) {
+  ASSERT_EQ(into("earlier", small("--seed 3")).status, 0);
+  const std::vector<std::string> words = small("--resume --warm-start " + folder.path("earlier").string());
+  const auto start = std::chrono::steady_clock::now();
+  ASSERT_EQ(into("straight", words).status, 0);
+  const auto whole = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
+  ASSERT_TRUE(fs::exists(folder.path("straight") / "warm_start.json"));
+  for (int attempt = 0; htl::Checkpoints(folder.path("stopped") / "checkpoints").list().empty() || fs::exists(folder.path("stopped") / "summary.json");
+       ++attempt) {  // it must be killed between its first checkpoint and its end
+    ASSERT_LT(attempt, 40);
+    fs::remove_all(folder.path("stopped"));
+    into("stopped", words, SIGKILL, whole * (50 + attempt % 10 * 5) / 100);
+  }
+  fs::rename(folder.path("earlier"), folder.path("gone"));
+  Ended end = into("stopped", small("--resume --warm-start gone"));
+  EXPECT_EQ(end.status, 1);
+  EXPECT_TRUE(contains(end.text, "htlnet: --warm-start \"gone\" contradicts the run in"));
+  end = into("stopped", {"train", "--resume"});
+  EXPECT_EQ(end.status, 0) << end.text;
+  expect_same_run("straight", "stopped");
 }
 
 TEST_F(Resume, FromADamagedCheckpointTakesTheOneBeforeAndFromOtherDataNone) {

@@ -88,7 +88,7 @@ void expect_dense_meaning(const Options& options, at::ScalarType type, bool mask
   const htl::test::Threads one(1);  // thousands of tiny operators: threads would only wait for each other
   Draws draws(seed);
   const int64_t rows = 23, dim = draws.integer(1, 19), padding = 5;
-  RowTable table(draws.normal({rows, dim}, type), "table", padding);
+  RowTable table(draws.normal({rows, dim}, type), "table", {.padding_row = padding});
   Optimizer optimizer(table, options);
   Reference reference{options, table.weight().to(at::kDouble).clone()};
   for (int step = 0; step < 300; ++step) {
@@ -288,7 +288,7 @@ TYPED_TEST(EachRowOptimizer, MovesByClippedGradientsOfAnyScaleAlike) {
 TYPED_TEST(EachRowOptimizer, LeavesUntouchedRowsThePaddingRowAndTheirStateAlone) {
   for (const bool masked : {false, true}) {
     Draws draws(7);
-    RowTable table(draws.normal({50, 6}, at::kFloat), "table", 3);
+    RowTable table(draws.normal({50, 6}, at::kFloat), "table", {.padding_row = 3});
     TypeParam rows(table, {.lr = .1, .weight_decay = .1});
     for (int step = 0; step < 20; ++step) {
       draws.touch(table, 30);
@@ -550,6 +550,9 @@ TEST(RowTables, AreFoundInModulesHoldersPointersAndLists) {
   EXPECT_EQ(rows.tables().size(), 1U);
   EXPECT_THROW(RowAdagrad(torch::nn::Linear(2, 2)), c10::ValueError);
   EXPECT_THROW(htl::RowTables(Owner(nullptr)), c10::ValueError);
+  const std::vector<at::Tensor> weights = htl::RowTables{net->first->table}.weights();
+  ASSERT_EQ(weights.size(), 1U);
+  EXPECT_TRUE(weights[0].is_same(net->first->table.weight()));
   EXPECT_THROW(htl::RowTables{RowTable()}, c10::ValueError);
   expect_says(sentence_of([&] { htl::RowTables{net->first->table, RowTable(net->first->table.weight(), "copy")}; }), {"first", "copy", "one weight"});
 }

@@ -24,9 +24,10 @@ namespace htlnet {
 
 /// @brief Choices of load_csv() that stand above the schema.
 struct CsvDatasetOptions {
-  std::optional<int64_t> min_count = {};      ///< instead of the schema's
-  const htl::FeatureMap* features = nullptr;  ///< a fitted map to use instead of fitting one; training and validation rows may then be missing
-  bool labels = true;                         ///< false = features and context only: columns of labels, masks, weights and groups need not be there
+  std::optional<int64_t> min_count = {};        ///< instead of the schema's
+  const htl::FeatureMap* features = nullptr;    ///< a fitted map to use instead of fitting one; training and validation rows may then be missing
+  const htl::FeatureMap* statistics = nullptr;  ///< a map whose bucket edges and stand-ins for missing numbers are kept, by name
+  bool labels = true;                           ///< false = features and context only: columns of labels, masks, weights and groups need not be there
 };
 
 /// @brief Reads the rows of a directory, or of one file.
@@ -62,6 +63,7 @@ class Reader {
   Reader(const CsvSchema& schema, const CsvDatasetOptions& options) : schema_(schema), options_(options) {
     for (htl::FieldPlan plan : schema.fields) {
       if (options.min_count) plan.min_count = *options.min_count;
+      keep_edges(plan, options.statistics);
       is_short_ = is_short_ && plan.kind != htl::FieldKind::multi_valued;
       fields_.emplace_back(std::move(plan));
     }
@@ -266,6 +268,8 @@ class Reader {
         known += 1.0;
       }
       columns.push_back({schema_.numeric[static_cast<size_t>(c)], known > 0.0 ? sum / known : 0.0});
+      for (size_t n = 0; options_.statistics && n < options_.statistics->numeric().size(); ++n)
+        if (options_.statistics->numeric()[n].name == columns.back().name) columns.back() = options_.statistics->numeric()[n];
     }
     return htl::FeatureMap(std::move(fields), std::move(columns));
   }

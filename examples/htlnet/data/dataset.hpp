@@ -3,7 +3,7 @@
 /// @brief Dataset: what a reader hands to the training program.
 #pragma once
 
-#include <htl/data/feature_map.hpp>
+#include <htl/data/field_counter.hpp>
 #include <htl/data/table_data.hpp>
 #include <htl/task/task_set.hpp>
 
@@ -22,5 +22,14 @@ struct Dataset {
   /// Columns that metrics are grouped by: the int32 context column of each name holds positions in these texts.
   htl::Named<std::vector<std::string>> groups = {};
 };
+
+/// @brief Gives a bucketised field the edges that an earlier map has for it, so that its buckets mean the same.
+/// @param plan the field
+/// @param statistics the earlier map; nothing = leave the plan as it is
+inline void keep_edges(htl::FieldPlan& plan, const htl::FeatureMap* statistics) {
+  if (statistics == nullptr || plan.kind != htl::FieldKind::bucketised) return;
+  for (const htl::FeatureMap::Field& field : statistics->fields())
+    if (field.name == plan.name && field.kind == plan.kind) plan.edges = field.edges;
+}
 
 }  // namespace htlnet

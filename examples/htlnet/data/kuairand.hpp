@@ -26,11 +26,12 @@ namespace htlnet {
 
 /// @brief Choices of load_kuairand().
 struct KuaiRandOptions {
-  int64_t min_count = 1;                      ///< a value in fewer training rows shares the field's id 0
-  int64_t buckets = 32;                       ///< quantile buckets of each of the five bucketised columns
-  std::string core_transform = "z_score";     ///< of watch time: none, z_score, log1p
-  bool tag_bags = false;                      ///< each of a video's tags an id of its own (long form); otherwise the whole combination is one value
-  const htl::FeatureMap* features = nullptr;  ///< a fitted map to use instead of fitting one; training and validation days may then be empty
+  int64_t min_count = 1;                        ///< a value in fewer training rows shares the field's id 0
+  int64_t buckets = 32;                         ///< quantile buckets of each of the five bucketised columns
+  std::string core_transform = "z_score";       ///< of watch time: none, z_score, log1p
+  bool tag_bags = false;                        ///< each of a video's tags an id of its own (long form); otherwise the whole combination is one value
+  const htl::FeatureMap* features = nullptr;    ///< a fitted map to use instead of fitting one; training and validation days may then be empty
+  const htl::FeatureMap* statistics = nullptr;  ///< a map whose bucket edges are kept, by name
 };
 
 /// @brief The tasks: click → long_view → watch_time (core, seconds), as a full chain; watch_time names the context column "duration" (seconds).
@@ -72,6 +73,7 @@ inline htl::FieldCounter counter(std::string_view name, const KuaiRandOptions& o
     plan.kind = htl::FieldKind::multi_valued;
     plan.separator = ',';
   }
+  keep_edges(plan, options.statistics);
   return htl::FieldCounter(plan);
 }
 

@@ -42,10 +42,10 @@ SyntheticOptions synthetic_of(const Options& options) {
   return {.scenario = scenario_of(options.data.scenario), .rows = options.data.rows, .seed = options.train.seed};
 }
 
-Dataset load(const Options& options, const htl::FeatureMap* features) {
+Dataset load(const Options& options, const htl::FeatureMap* features, const htl::FeatureMap* statistics) {
   const DataOptions& data = options.data;
   if (data.dataset == "synthetic") {
-    Dataset rows = synthetic_dataset(synthetic_of(options), data.min_count.value_or(default_min_count));
+    Dataset rows = synthetic_dataset(synthetic_of(options), data.min_count.value_or(default_min_count), statistics);
     if (options.model.core_label) rows.tasks = htl::TaskSet(with_core_label({rows.tasks.begin(), rows.tasks.end()}, *options.model.core_label));
     return rows;
   }
@@ -57,11 +57,12 @@ Dataset load(const Options& options, const htl::FeatureMap* features) {
     return load_kuairand(data.directory, features ? "" : data.train_dates, features ? "" : data.valid_dates, data.test_dates,
                          {.min_count = data.min_count.value_or(default_min_count),
                           .core_transform = options.model.core_label.value_or(default_core_label),
-                          .features = features});
+                          .features = features,
+                          .statistics = statistics});
   }
   const CsvSchema schema = schema_of(options);
   HTL_CHECK(!features || schema.asks_for(2), "htlnet: expected test rows, and [split] of \"", schema.path, "\" has none; --all-rows tests every row of --data");
-  return load_csv(data.directory, schema, {.features = features, .labels = options.command != "predict"});
+  return load_csv(data.directory, schema, {.features = features, .statistics = statistics, .labels = options.command != "predict"});
 }
 
 std::string loading(const DataOptions& data) {

@@ -17,8 +17,9 @@ SyntheticOptions synthetic_of(const Options& options);
 
 /// @brief Reads or simulates the rows. For the command predict those of a csv data set are all of `--data`, in the order of the files and without labels.
 /// @param features a finished run's map; nothing = fit one to the training rows
+/// @param statistics a map whose bucket edges and stand-ins for missing numbers that fit keeps
 /// @throws c10::ValueError naming the option that is missing, or the file and its fault
-Dataset load(const Options& options, const htl::FeatureMap* features = nullptr);
+Dataset load(const Options& options, const htl::FeatureMap* features = nullptr, const htl::FeatureMap* statistics = nullptr);
 
 /// @brief What load() is about to do, for who waits.
 std::string loading(const DataOptions& data);

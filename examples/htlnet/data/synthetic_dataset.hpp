@@ -38,8 +38,9 @@ inline std::array<int64_t, 4> synthetic_bounds(int64_t rows) {
 /// @brief The synthetic data set: ids, labels, tasks, and metrics grouped by "user".
 /// @param options scenario, rows and seed
 /// @param min_count a text in fewer training rows shares id 0
+/// @param statistics a map whose bucket edges are kept
 /// @throws c10::ValueError for fewer than 10 rows
-inline Dataset synthetic_dataset(const SyntheticOptions& options, int64_t min_count = 1);
+inline Dataset synthetic_dataset(const SyntheticOptions& options, int64_t min_count = 1, const htl::FeatureMap* statistics = nullptr);
 
 /// @brief The true probabilities and expectations of rows [begin, end), as predictions [n] in float64: what no model can beat but by luck.
 inline htl::Predictions synthetic_oracle(const SyntheticOptions& options, int64_t begin, int64_t end);
@@ -89,7 +90,7 @@ htl::Predictions synthetic_predictions(const SyntheticOptions& options, int64_t 
 
 }  // namespace detail
 
-inline Dataset synthetic_dataset(const SyntheticOptions& options, int64_t min_count) {
+inline Dataset synthetic_dataset(const SyntheticOptions& options, int64_t min_count, const htl::FeatureMap* statistics) {
   constexpr int64_t width = 8;
   const at::Tensor ids = at::empty({std::max<int64_t>(options.rows, 0), width}, at::kInt);
   std::array<at::Tensor, 3> labels;
@@ -122,7 +123,9 @@ inline Dataset synthetic_dataset(const SyntheticOptions& options, int64_t min_co
     for (int32_t& code : codes) code = counter.id(code);
     for (int64_t r = 0; r < options.rows; ++r) raw[r * width + f] = codes[static_cast<size_t>(raw[r * width + f])];
   }
-  htl::FieldCounter sizes_of_items({names.back(), htl::FieldKind::bucketised, '\0', min_count, 10});
+  htl::FieldPlan by_size{names.back(), htl::FieldKind::bucketised, '\0', min_count, 10};
+  keep_edges(by_size, statistics);
+  htl::FieldCounter sizes_of_items(std::move(by_size));
   for (int64_t r = 0; r < bounds[1]; ++r) sizes_of_items.count(raw[r * width + width - 1]);
   fields.push_back(sizes_of_items.fit());
   for (int64_t r = 0; r < options.rows; ++r) raw[r * width + width - 1] = sizes_of_items.id(raw[r * width + width - 1]);

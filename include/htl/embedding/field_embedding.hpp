@@ -91,8 +91,7 @@ class FieldEmbeddingImpl : public torch::nn::Cloneable<FieldEmbeddingImpl>, publ
       if (options.frozen_zero())
         for (const FieldRows& field : fields_) weight.select(0, field.first_row).zero_();
     }
-    table_ = RowTable(weight, "weight");
-    table_.coo_gradient() = options.coo_gradient();
+    table_ = RowTable(weight, "weight", {.coo_gradient = options.coo_gradient()});
   }
   /// @brief Prints "htl::FieldEmbedding(fields=43, rows=36000, dim=10)".
   void pretty_print(std::ostream& stream) const override {

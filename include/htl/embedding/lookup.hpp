@@ -180,13 +180,23 @@ inline Lookup lookup(const RowTable& table, const FieldBatch& batch, const std::
 
 /// @brief The same where every field's ids mean the rows of the table directly: an nn::Embedding or EmbeddingBag of the user's.
 ///
-/// `RowTable(module->weight, "items", padding_idx)` means what the module means: one id a field (short form) looks the padding row up as nn::Embedding does;
-/// bags (long form) leave it out as nn::EmbeddingBag does. Weights with a mean, which nn::EmbeddingBag refuses, give the weighted mean. There is no maximum,
-/// no `max_norm` and no `scale_grad_by_freq`.
+/// `RowTable(module->weight, "items", {.padding_row = padding_idx})` means what the module means: one id a field (short form) looks the padding row up as
+/// nn::Embedding does; bags (long form) leave it out as nn::EmbeddingBag does. Weights with a mean, which nn::EmbeddingBag refuses, give the weighted mean.
+/// There is no maximum, no `max_norm` and no `scale_grad_by_freq`.
 inline Lookup lookup(const RowTable& table, const FieldBatch& batch, Pooling pooling = Pooling::sum, UnknownIds unknown = UnknownIds::error) {
   HTL_CHECK(table.defined(), "htl::lookup: expected a table, got an empty RowTable; give it a weight");
   const std::vector<FieldRows> fields(static_cast<size_t>(batch.fields), FieldRows{0, table.rows(), false, table.name()});
   return lookup(table, batch, fields, pooling, unknown);
+}
+
+/// @brief A table for each feature: `batches[i]`, ids of one or more fields, in `tables[i]`; for a fork's split().
+/// @throws c10::ValueError unless there are as many batches as tables; what lookup() throws
+inline std::vector<Lookup> lookup(const std::vector<RowTable>& tables, const std::vector<FieldBatch>& batches, Pooling pooling = Pooling::sum,
+                                  UnknownIds unknown = UnknownIds::error) {
+  HTL_CHECK(tables.size() == batches.size(), "htl::lookup: expected ids for each of the ", tables.size(), " tables, got ", batches.size(), " batches");
+  std::vector<Lookup> lookups;
+  for (size_t i = 0; i < tables.size(); ++i) lookups.push_back(lookup(tables[i], batches[i], pooling, unknown));
+  return lookups;
 }
 
 }  // namespace htl

@@ -15,6 +15,15 @@
 
 namespace htl::inline v0_1_0 {
 
+/// @brief Options of RowTable; write it with designated initialisers.
+struct RowTableOptions {
+  /// A row that is never trained and never enters a Gramian, as `padding_idx` of LibTorch's modules: looked up where a field has one id (nn::Embedding), left
+  /// out of bags, also of a mean's denominator (nn::EmbeddingBag).
+  std::optional<int64_t> padding_row = std::nullopt;
+  /// See RowTable::coo_gradient().
+  bool coo_gradient = false;
+};
+
 /// @brief A handle to a table [R, d]: copies share the weight and its row gradient. Works on any leaf tensor, one of ours or the user's own.
 ///
 /// `Module::to` and `load` change the weight in place, so a handle stays valid through them.
@@ -25,19 +34,19 @@ class RowTable {
   /// @brief A table over a weight that somebody owns.
   /// @param weight [R, d] floating-point leaf
   /// @param name for error sentences
-  /// @param padding_row a row that is never trained and never enters a Gramian, as `padding_idx` of LibTorch's modules: looked up where a field has one id
-  ///   (nn::Embedding), left out of bags, also of a mean's denominator (nn::EmbeddingBag)
+  /// @param options `{.padding_row = 0}`, `{.coo_gradient = true}`
   /// @throws c10::ValueError on a wrong shape or padding row, or for the result of an operation; c10::TypeError unless floating point
-  explicit RowTable(at::Tensor weight, std::string name = "table", std::optional<int64_t> padding_row = std::nullopt) : state_(std::make_shared<State>()) {
+  explicit RowTable(at::Tensor weight, std::string name = "table", RowTableOptions options = {}) : state_(std::make_shared<State>()) {
     check_shape("htl::RowTable", "the weight of \"" + name + "\"", weight, {-1, -1});
     HTL_CHECK_TYPE(weight.is_floating_point(), "htl::RowTable: expected floating-point weight for \"", name, "\", got ", weight.scalar_type());
     HTL_CHECK(weight.is_leaf(), "htl::RowTable: expected a leaf tensor as the weight of \"", name, "\", got the result of an operation; ",
               "give it the parameter itself");
+    const std::optional<int64_t>& padding_row = options.padding_row;
     HTL_CHECK(!padding_row || (*padding_row >= 0 && *padding_row < weight.size(0)), "htl::RowTable: padding row ", padding_row.value_or(0), " of \"", name,
               "\" is outside [0, ", weight.size(0), ")");
     state_->weight = std::move(weight);
     state_->name = std::move(name);
-    state_->padding_row = padding_row;
+    state_->options = options;
   }
 
   /// @brief Whether there is a table.
@@ -51,13 +60,13 @@ class RowTable {
   /// @brief For error sentences.
   const std::string& name() const { return state_->name; }
   /// @brief The frozen row, if any.
-  const std::optional<int64_t>& padding_row() const { return state_->padding_row; }
+  const std::optional<int64_t>& padding_row() const { return state_->options.padding_row; }
   /// @brief The gradient of the current step.
   RowGradient& gradient() const { return state_->gradient; }
   /// @brief Whether backward also hands the row gradient to `weight().grad()` as a sparse COO tensor, for optimizers that know only that.
   /// Their zero_grad() then clears both: a row gradient is dropped when `.grad()` is undefined, or zeroed, at the next backward. clip_grad_norm() scales both.
   /// Costs a copy of rows and values a step, and such an optimizer sorts the rows again: LibTorch drops the coalesced flag.
-  bool& coo_gradient() const { return state_->coo_gradient; }
+  bool& coo_gradient() const { return state_->options.coo_gradient; }
   /// @brief Whether a foreign optimizer's zero_grad() has dropped what gradient() still holds.
   bool was_zeroed() const {
     if (!coo_gradient()) return false;
@@ -83,9 +92,8 @@ class RowTable {
   struct State {
     at::Tensor weight;
     std::string name;
-    std::optional<int64_t> padding_row;
+    RowTableOptions options;
     RowGradient gradient;
-    bool coo_gradient = false;
     std::vector<int32_t> slot_of_row;
     std::mutex copies_mutex;
     std::vector<std::pair<std::vector<int64_t>, at::Tensor>> copies;

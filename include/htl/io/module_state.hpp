@@ -7,6 +7,7 @@
 
 #include <c10/core/GradMode.h>
 #include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
 
 #include <map>
 #include <string>
@@ -110,6 +111,16 @@ inline Named<std::string> load_module(const std::filesystem::path& path, torch::
     HTL_CHECK(false, "htl::load_module: \"", path.string(), "\": ", error.what_without_backtrace());
   }
   return content.metadata;
+}
+/// @brief save_module() of the module in a holder.
+template <class Impl>
+void save_module(const std::filesystem::path& path, const torch::nn::ModuleHolder<Impl>& holder, Named<std::string> metadata = {}) {
+  save_module(path, *holder, std::move(metadata));
+}
+/// @brief load_module() into the module in a holder.
+template <class Impl>
+Named<std::string> load_module(const std::filesystem::path& path, torch::nn::ModuleHolder<Impl>& holder) {
+  return load_module(path, *holder);
 }
 
 }  // namespace htl

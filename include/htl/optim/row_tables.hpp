@@ -57,6 +57,12 @@ class RowTables {
   bool empty() const { return tables_.empty(); }
   /// @brief The table at a position.
   const RowTable& operator[](size_t index) const { return tables_[index]; }
+  /// @brief The weights, for an optimizer that takes parameters.
+  std::vector<at::Tensor> weights() const {
+    std::vector<at::Tensor> result;
+    for (const RowTable& table : tables_) result.push_back(table.weight());
+    return result;
+  }
   /// @brief Iteration over the tables.
   auto begin() const { return tables_.begin(); }
   /// @brief Iteration over the tables.

@@ -23,6 +23,11 @@ struct TaskLosses {
   /// @brief The loss of a task.
   /// @throws c10::IndexError if there is none of that name
   const at::Tensor& operator[](std::string_view name) const { return values[name]; }
+  /// @brief Adds the loss of a task, or replaces it: for losses that are computed by hand.
+  TaskLosses& set(std::string name, at::Tensor loss) {
+    values.set(std::move(name), std::move(loss));
+    return *this;
+  }
   /// @brief The plain sum of all, with its graph.
   at::Tensor sum() const {
     HTL_CHECK(!values.empty(), "htl::TaskLosses: there is no loss to sum; give it at least one task");

@@ -6,7 +6,9 @@
 #include <htl/task/task.hpp>
 #include <htl/task/task_outputs.hpp>
 
+#include <functional>
 #include <initializer_list>
+#include <queue>
 #include <vector>
 
 namespace htl::inline v0_1_0 {
@@ -160,17 +162,24 @@ class TaskSet {
   }
 
   void sort_topologically() {
-    std::vector<bool> done(tasks_.size(), false);
-    while (order_.size() < tasks_.size()) {
-      bool progress = false;
-      for (size_t t = 0; t < tasks_.size(); ++t) {
-        if (done[t] || !std::all_of(parents_[t].begin(), parents_[t].end(), [&](int64_t p) { return done[static_cast<size_t>(p)]; })) continue;
-        done[t] = progress = true;
-        order_.push_back(static_cast<int64_t>(t));
-        break;  // from the start again, so that the earliest that can come next does
-      }
-      HTL_CHECK(progress, "htl::TaskSet: the tasks follow each other in a cycle: ", describe_cycle(done), "; remove one of these edges");
+    std::vector<std::vector<int64_t>> followers(tasks_.size());
+    std::vector<size_t> waits_for(tasks_.size());
+    std::priority_queue<int64_t, std::vector<int64_t>, std::greater<>> ready;  // the earliest that can come next does
+    for (size_t t = 0; t < tasks_.size(); ++t) {
+      waits_for[t] = parents_[t].size();
+      for (const int64_t parent : parents_[t]) followers[static_cast<size_t>(parent)].push_back(static_cast<int64_t>(t));
+      if (waits_for[t] == 0) ready.push(static_cast<int64_t>(t));
     }
+    while (!ready.empty()) {
+      order_.push_back(ready.top());
+      ready.pop();
+      for (const int64_t follower : followers[static_cast<size_t>(order_.back())])
+        if (--waits_for[static_cast<size_t>(follower)] == 0) ready.push(follower);
+    }
+    if (order_.size() == tasks_.size()) return;
+    std::vector<bool> done(tasks_.size(), false);
+    for (const int64_t task : order_) done[static_cast<size_t>(task)] = true;
+    HTL_CHECK(false, "htl::TaskSet: the tasks follow each other in a cycle: ", describe_cycle(done), "; remove one of these edges");
   }
 
   std::string describe_cycle(const std::vector<bool>& done) const {

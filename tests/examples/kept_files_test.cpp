@@ -132,6 +132,16 @@ TEST_P(KeptFiles, CheckpointsLoad) {
     EXPECT_EQ(checkpoint->tensors["model." + name].sizes(), tensor.sizes()) << name;  // before averaging
 }
 
+TEST_P(KeptFiles, NewRunsBeginWithThem) {
+  if (!has_program()) GTEST_SKIP() << "the program htlnet is not built: set HTL_BUILD_EXAMPLES=ON";
+  const fs::path begun = folder_.path("begun");
+  htlnet("train --config '" + run("config.toml").string() + "' --data '" + rows() + "' --schema '" + run("schema.toml").string() + "' --warm-start '" +
+         run("").string() + "' --epochs 1 --output '" + begun.string() + "'");
+  const nlohmann::json report = htl::read_json(begun / "warm_start.json");
+  for (const char* less : {"in_part", "new_here", "not_carried"}) EXPECT_TRUE(report.at(less).empty()) << report.at(less);
+  EXPECT_FALSE(report.at("whole").empty());
+}
+
 TEST_P(KeptFiles, LinesOfMetricsAreJson) {
   std::istringstream lines(htl::read_file(run("metrics.jsonl")));
   nlohmann::json last;

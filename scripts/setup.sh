@@ -11,12 +11,14 @@
 #   --index URL         a package index for pip, instead of the configured one
 #   --full              LibTorch with CUDA (about 5 GB) instead of the lean form for the CPU (about 1.3 GB); building with it needs a CUDA toolkit (nvcc)
 #   --tools             also what the checks use: clang-format, clang-tidy, libFuzzer, Doxygen
+#   --python            instead of LibTorch a Python for the tests with the label python (and the system packages): an environment in the cache with
+#                       tests/python/requirements.txt, and torch where --full has fetched it
 #   --system-only       system packages only; nothing is built after it
-# The last line of its output is the directory of the LibTorch to use.
+# The last line of its output is the directory of the LibTorch to use; with --python the interpreter.
 set -euo pipefail
 
 torch_version=2.11.0
-wheel='' index='' form=cpu tools='' system_only='' chosen=''
+wheel='' index='' form=cpu tools='' python='' system_only='' chosen=''
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -30,6 +32,7 @@ while [ $# -gt 0 ]; do
     --index) index=$2 chosen=1; shift ;;
     --full) form=cuda ;;
     --tools) tools=1 ;;
+    --python) python=1 ;;
     --system-only) system_only=1 ;;
     -h | --help) usage; exit 0 ;;
     *) fail "unknown option $1; see --help" ;;
@@ -65,6 +68,9 @@ missing_packages() {
     compgen -G '/usr/lib/llvm-16/lib/clang/16*/lib/linux/libclang_rt.fuzzer-*.a' >/dev/null || echo libclang-rt-16-dev
     command -v doxygen >/dev/null || echo doxygen
   fi
+  if [ -n "$python" ]; then
+    if ! command -v python3 >/dev/null; then echo python3 python3-venv; elif ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
+  fi
 }
 install_packages() {
   local as_root=()
@@ -88,8 +94,30 @@ left=$(missing_packages | xargs)
 [ -z "$left" ] || fail "still missing after the installation: $left (a newer GCC (12) or CMake (3.25) may be needed than this system has)"
 [ -z "$system_only" ] || exit 0
 
-# --- LibTorch --------------------------------------------------------------------------------------------------------------------------------------------
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/htl
+
+# --- Python for its tests --------------------------------------------------------------------------------------------------------------------------------
+if [ -n "$python" ]; then
+  environment=$cache/python requirements=$here/tests/python/requirements.txt
+  if ! cmp -s "$requirements" "$environment/requirements.txt" || ! "$environment/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$environment"
+    python3 -m venv "$environment"
+    pip=("$environment/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$requirements")
+    [ -z "$index" ] || pip+=(--index-url "$index")
+    "${pip[@]}" >&2 || fail "pip could not install what $requirements lists"
+    cp "$requirements" "$environment" # last: an environment with it is complete
+  fi
+  if whole=$(realpath -qe "$cache/libtorch-cuda/.."); then
+    packages=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    [ "$whole" = "$(cat "$packages/torch.pth" 2>/dev/null)" ] || ! PYTHONPATH=$whole "$environment/bin/python" -c 'import torch' 2>/dev/null ||
+      printf '%s\n' "$whole" >"$packages/torch.pth"
+  fi
+  say "Python: $environment/bin/python"
+  printf '%s\n' "$environment/bin/python"
+  exit 0
+fi
+
+# --- LibTorch --------------------------------------------------------------------------------------------------------------------------------------------
 cuda=OFF link=$cache/libtorch
 [ $form = cpu ] || { cuda=ON; link=$cache/libtorch-cuda; }
 

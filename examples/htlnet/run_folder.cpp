@@ -2,6 +2,7 @@
 #include "run_folder.hpp"
 
 #include <htl/io/feature_map_json.hpp>
+#include <htl/io/task_graph_json.hpp>
 #include <htl/io/task_set_json.hpp>
 #include <htl/optim/dense_parameters.hpp>
 #include <htl/version.hpp>
@@ -44,9 +45,10 @@ std::string fingerprint_of(const htl::TableData& rows) {
 }
 
 /// What another program needs beside the files that it names, to predict from the weights; docs/files.md explains it.
-nlohmann::ordered_json manifest_of(const ModelOptions& options, const htl::FeatureMap& features, const htl::TaskSet& tasks, const HtlNet& net) {
+nlohmann::ordered_json manifest_of(const htl::FeatureMap& features, const htl::TaskSet& tasks, const HtlNet& net) {
   using Json = nlohmann::ordered_json;
-  const htl::LabelEmbedding label(graph_options_of(options, 1, 0).label());
+  htl::TaskGraphOptions graph = net->graph->options;
+  graph.label().evaluation(htl::LabelEmbedding(graph.label())->evaluation());  // as it is, not as a default that a reader must work out
   Json fields = Json::array(), order = Json::array(), dense = Json::array(), parents = Json::object(), tensors = Json::object();
   int64_t first_row = 0;
   const std::vector<int64_t> sizes = features.sizes();
@@ -67,13 +69,8 @@ nlohmann::ordered_json manifest_of(const ModelOptions& options, const htl::Featu
           {"version", 1},
           {"library", c10::str(HTL_VERSION_MAJOR, ".", HTL_VERSION_MINOR, ".", HTL_VERSION_PATCH)},
           {"files", {{"weights", "model.safetensors"}, {"features", "features.json"}, {"tasks", "tasks.json"}}},
-          {"model",
-           {{"tower", options.tower},
-            {"representation", options.representation},
-            {"transfer", options.model == "shared_embedding" ? "none" : options.transfer},
-            {"fusion", options.fusion},
-            {"label", {{"evaluation", htl::to_string(label->evaluation())}, {"temperature", options.temperature}}},
-            {"pooling", "sum"}}},
+          {"model", htl::to_json(graph)},
+          {"embedding", {{"dim", net->embedding->options.dim()}, {"pooling", "sum"}}},
           {"fields", fields},
           {"order", order},
           {"parents", parents},
@@ -190,7 +187,7 @@ void RunFolder::write_new(const Dataset& data, const htl::TaskSet& tasks, const 
   if (options_.data.dataset == "csv") htl::write_atomically(file("schema.toml"), schema);
   htl::write_json(file("features.json"), htl::to_json(data.features));
   htl::write_json(file("tasks.json"), htl::to_json(tasks));
-  htl::write_json(file("manifest.json"), manifest_of(options_.model, data.features, tasks, net));
+  htl::write_json(file("manifest.json"), manifest_of(data.features, tasks, net));
   if (!warm_start.is_null()) htl::write_json(file("warm_start.json"), warm_start);
   open_logs(0, 0);
 }

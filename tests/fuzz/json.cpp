@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// JSON, and what is read from it: a feature map, and a set of tasks. What is written of them gives the same again.
+// JSON, and what is read from it: a feature map, a set of tasks, and the options of their graph. What is written of them gives the same again.
 #include "fuzz.hpp"
 
 #include <htl/io/feature_map_json.hpp>
+#include <htl/io/task_graph_json.hpp>
 #include <htl/io/task_set_json.hpp>
 
 #include <optional>
@@ -28,6 +29,13 @@ void check_tasks(const nlohmann::json& json) {
   htl::fuzz::require(htl::to_json(htl::task_set_from_json(htl::parse_json(text, "tasks"))).dump() == text, "the same tasks:", text);
 }
 
+void check_graph(const nlohmann::json& json) {
+  std::optional<htl::TaskGraphOptions> options;
+  if (!htl::fuzz::reads([&] { options = htl::task_graph_options_from_json(json); })) return;
+  const std::string text = htl::to_json(*options).dump();
+  htl::fuzz::require(htl::to_json(htl::task_graph_options_from_json(htl::parse_json(text, "options"))).dump() == text, "the same options:", text);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
@@ -36,5 +44,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   htl::fuzz::require(htl::parse_json(json.dump(), "the same") == json, "the same JSON");
   check_map(json);
   check_tasks(json);
+  check_graph(json);
   return 0;
 }

@@ -157,6 +157,14 @@ class JsonObject {
     }
     return result;
   }
+  std::vector<int64_t> integers(const std::string& key) {
+    std::vector<int64_t> result;
+    for (const nlohmann::json& element : list(key)) {
+      HTL_CHECK(element.is_number_integer(), where_, ": expected whole numbers in \"", key, "\", got ", element.type_name());
+      result.push_back(element.get<int64_t>());
+    }
+    return result;
+  }
   std::vector<double> numbers(const std::string& key) {
     std::vector<double> result;
     for (const nlohmann::json& element : list(key)) {

@@ -71,6 +71,7 @@ class FoldedGraph {
 
   /// @brief Computes what the shared columns contribute, for the runs that follow.
   /// @param shared [1, shared_width()]
+  /// @param buffers this thread's
   void start(const at::Tensor& shared, FoldedGraphBuffers& buffers) const {
     const c10::InferenceMode inference;
     check_input("the shared columns", shared, 1, shared_width());

@@ -88,6 +88,7 @@ class Ranker {
   /// @brief Folds a model.
   /// @param table all fields' rows
   /// @param graph reads [fields' embeddings side by side | numeric columns]
+  /// @param ranker_options what a request shares, and what is computed ahead
   /// @throws c10::ValueError if graph and table do not fit, or an option names a field or column that is not there; see FoldedGraph
   Ranker(const RankerTable& table, const TaskGraph<>& graph, const RankerOptions& ranker_options = {})
       : Ranker(table, graph, ranker_options, roles_of(table, graph, ranker_options)) {}

@@ -88,7 +88,7 @@ struct Case {
     for (int64_t i = 0; i < table_count; ++i) {
       const int64_t table_rows = random.integer(2, 12);
       tables.emplace_back(random.normal({table_rows, random.pick<int64_t>({1, 2, 3, 4, 8, 10})}).requires_grad_(), "table" + std::to_string(i),
-                          random.chance(0.4) ? std::optional<int64_t>(random.integer(0, table_rows - 1)) : std::nullopt);
+                          RowTableOptions{.padding_row = random.chance(0.4) ? std::optional<int64_t>(random.integer(0, table_rows - 1)) : std::nullopt});
     }
     for (int64_t i = 0; i < table_count; ++i)
       for (int64_t n = random.integer(1, 2); n > 0; --n) looks.push_back(look(random, static_cast<size_t>(i)));

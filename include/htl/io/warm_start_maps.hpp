@@ -60,12 +60,13 @@ inline void map_vocabularies(WarmStart& start, const std::string& table, const F
     known.emplace(before.fields()[f].name, std::pair(f, map.before));
     map.before += sizes[f];
   }
+  const auto named = [&](const std::string& field) { return c10::str(table, ", field \"", field, "\""); };
   for (size_t f = 0; f < sizes_now.size(); ++f) {
     const FeatureMap::Field& field = now.fields()[f];
     const size_t first = map.source.size();
     map.source.resize(first + static_cast<size_t>(sizes_now[f]), -1);
     map.stand_in.resize(map.source.size(), -1);
-    WarmStartEntry entry{.name = table + ", field \"" + field.name + "\"", .unit = "rows", .now = sizes_now[f]};
+    WarmStartEntry entry{.name = named(field.name), .unit = "rows", .now = sizes_now[f]};
     if (const auto found = known.find(field.name); found != known.end()) {
       const int64_t row = found->second.second;
       const FeatureMap::Field& old = before.fields()[found->second.first];
@@ -93,7 +94,7 @@ inline void map_vocabularies(WarmStart& start, const std::string& table, const F
   }
   for (size_t f = 0; f < sizes.size(); ++f)
     if (const std::string& name = before.fields()[f].name; known.contains(name))
-      start.add({.name = table + ", field \"" + name + "\"", .unit = "rows", .before = sizes[f], .reason = "the field is not in this model"});
+      start.add({.name = named(name), .unit = "rows", .before = sizes[f], .reason = "the field is not in this model"});
   for (const FeatureMap::Numeric& column : now.numeric())
     for (const FeatureMap::Numeric& old : before.numeric())
       if (old.name == column.name && old.missing != column.missing)

@@ -12,6 +12,8 @@
 #include <htl/metrics/gini.hpp>
 #include <htl/metrics/log_loss.hpp>
 
+#include <support/temporary_folder.hpp>
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <gtest/gtest.h>
@@ -269,8 +271,8 @@ TEST(AdditiveModel, IsTheOptimumOfItsClassAndLiesBetweenTheConstantAndTheOracle)
 }
 
 TEST(SyntheticDataset, EqualsWhatTheReaderMakesOfItsFiles) {
-  std::string directory = (std::filesystem::temp_directory_path() / "htl-synthetic-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  const htl::test::TemporaryFolder folder;
+  const std::string directory = folder.path().string();
   for (const Scenario scenario : {Scenario::video, Scenario::commerce}) {
     const htlnet::SyntheticOptions options{scenario, 7013, 4};
     htlnet::write_synthetic(options, directory);
@@ -302,10 +304,10 @@ TEST(SyntheticDataset, EqualsWhatTheReaderMakesOfItsFiles) {
     const std::string truth = htl::read_file(directory + "/truth.csv");
     EXPECT_EQ(std::count(truth.begin(), truth.end(), '\n'), 7014);
   }
-  std::filesystem::remove_all(directory);
+  const std::filesystem::path refused = folder.path("refused");
   EXPECT_THROW(htlnet::synthetic_dataset({Scenario::video, 9, 1}), c10::ValueError);
-  EXPECT_THROW(htlnet::write_synthetic({Scenario::video, 9, 1}, directory), c10::ValueError);
-  EXPECT_FALSE(std::filesystem::exists(directory)) << "what is refused leaves no folder";
+  EXPECT_THROW(htlnet::write_synthetic({Scenario::video, 9, 1}, refused.string()), c10::ValueError);
+  EXPECT_FALSE(std::filesystem::exists(refused)) << "what is refused leaves no folder";
 }
 
 TEST(SyntheticDataset, HasAFloorAndACeilingForTheTestRows) {

@@ -872,8 +872,8 @@ TEST_F(Backward, AddsToARowGradientThatNobodyClearedAsGradDoes) {
 }
 
 TEST_F(Backward, HandsTheSameGradientToForeignOptimizers) {
-  const Small m;
-  m.table.coo_gradient() = true;
+  Small m;
+  m.table = RowTable(m.table.weight(), "items", {.coo_gradient = true});
   GradientFork<Given> fork(m.tasks, {.values = {1.0, 2.0, -1.0}});
   backward(m.losses(fork->split(m.look())), fork);
   ASSERT_TRUE(m.table.weight().grad().defined());

@@ -265,8 +265,7 @@ TEST(ClipGradNorm, EqualsTorchOnTheDenseGradients) {
 TEST(ClipGradNorm, ClipsWhatATableHandsToForeignOptimizersToo) {
   Draws draws(13);
   for (const bool own_dense_gradient : {false, true}) {  // the weight also has a gradient beside its rows, from a regulariser
-    const RowTable table(draws.normal({9, 3}, at::kDouble).requires_grad_(), "items");
-    table.coo_gradient() = true;
+    const RowTable table(draws.normal({9, 3}, at::kDouble).requires_grad_(), "items", {.coo_gradient = true});
     at::Tensor head = draws.normal({3}, at::kDouble).requires_grad_();
     at::Tensor weight = table.weight().detach().clone().requires_grad_(), twin = head.detach().clone().requires_grad_();
     torch::optim::SGD ours({table.weight(), head}, torch::optim::SGDOptions(.1)), theirs({weight, twin}, torch::optim::SGDOptions(.1));

@@ -19,7 +19,7 @@ namespace htl::inline v0_1_0 {
 ///     htl::Batch batch = htl::batch_of_texts(features, {{"Oslo", "9", "12.50"}, {"Paris", "20", ""}});
 ///
 /// Texts are mapped as FeatureMap does it: unknown and missing ones have id 0, missing numbers their stand-in. Short form unless a field is multi-valued.
-/// **Cost.** One hash a text. For whole files use the CSV reader, which does it in parallel.
+/// **Cost.** One hash a text. Whole files are for the CSV reader (component htl::data), which holds no row as strings.
 /// @throws c10::ValueError for a row of another length, and as FeatureMap
 inline Batch batch_of_texts(const FeatureMap& features, const std::vector<std::vector<std::string>>& rows) {
   const int64_t fields = features.size(), numbers = static_cast<int64_t>(features.numeric().size()), count = static_cast<int64_t>(rows.size());

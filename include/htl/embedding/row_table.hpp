@@ -66,7 +66,7 @@ class RowTable {
   /// @brief Whether backward also hands the row gradient to `weight().grad()` as a sparse COO tensor, for optimizers that know only that.
   /// Their zero_grad() then clears both: a row gradient is dropped when `.grad()` is undefined, or zeroed, at the next backward. clip_grad_norm() scales both.
   /// Costs a copy of rows and values a step, and such an optimizer sorts the rows again: LibTorch drops the coalesced flag.
-  bool& coo_gradient() const { return state_->options.coo_gradient; }
+  bool coo_gradient() const { return state_->options.coo_gradient; }
   /// @brief Whether a foreign optimizer's zero_grad() has dropped what gradient() still holds.
   bool was_zeroed() const {
     if (!coo_gradient()) return false;

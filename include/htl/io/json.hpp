@@ -149,30 +149,9 @@ class JsonObject {
     HTL_CHECK(at(key).is_array(), where_, ": expected a list under \"", key, "\", got ", at(key).type_name());
     return json_[key];
   }
-  std::vector<std::string> texts(const std::string& key) {
-    std::vector<std::string> result;
-    for (const nlohmann::json& element : list(key)) {
-      HTL_CHECK(element.is_string(), where_, ": expected texts in \"", key, "\", got ", element.type_name());
-      result.push_back(element.get<std::string>());
-    }
-    return result;
-  }
-  std::vector<int64_t> integers(const std::string& key) {
-    std::vector<int64_t> result;
-    for (const nlohmann::json& element : list(key)) {
-      HTL_CHECK(element.is_number_integer(), where_, ": expected whole numbers in \"", key, "\", got ", element.type_name());
-      result.push_back(element.get<int64_t>());
-    }
-    return result;
-  }
-  std::vector<double> numbers(const std::string& key) {
-    std::vector<double> result;
-    for (const nlohmann::json& element : list(key)) {
-      HTL_CHECK(element.is_number(), where_, ": expected numbers in \"", key, "\", got ", element.type_name());
-      result.push_back(element.get<double>());
-    }
-    return result;
-  }
+  std::vector<std::string> texts(const std::string& key) { return elements<std::string>(key, &nlohmann::json::is_string, "texts"); }
+  std::vector<int64_t> integers(const std::string& key) { return elements<int64_t>(key, &nlohmann::json::is_number_integer, "whole numbers"); }
+  std::vector<double> numbers(const std::string& key) { return elements<double>(key, &nlohmann::json::is_number, "numbers"); }
   Named<double> named_numbers(const std::string& key) {
     HTL_CHECK(at(key).is_object(), where_, ": expected an object under \"", key, "\", got ", at(key).type_name());
     std::vector<std::pair<std::string, double>> result;
@@ -194,6 +173,15 @@ class JsonObject {
   T typed(const std::string& key, const char* expected, bool fits) {
     HTL_CHECK(fits, where_, ": expected ", expected, " under \"", key, "\", got ", json_[key].type_name());
     return json_[key].template get<T>();
+  }
+  template <class T>
+  std::vector<T> elements(const std::string& key, bool (nlohmann::json::*fits)() const noexcept, const char* expected) {
+    std::vector<T> result;
+    for (const nlohmann::json& element : list(key)) {
+      HTL_CHECK((element.*fits)(), where_, ": expected ", expected, " in \"", key, "\", got ", element.type_name());
+      result.push_back(element.get<T>());
+    }
+    return result;
   }
   const nlohmann::json& json_;
   std::string where_;

@@ -229,7 +229,7 @@ inline void FoldedGraph::prepare(FoldedGraphBuffers& buffers, int64_t rows) cons
   if (buffers.graph_ == identity_ && buffers.rows_ == rows) return;
   if (buffers.graph_ != identity_) {
     const int64_t total = shift_.size(1), alignment = 16;
-    int64_t used = 0, widest = 1, most = 1, offset = 0;
+    int64_t widest = 1, most = 1, offset = 0;
     const auto lay_out = [&](bool counts) {
       offset = 0;
       const auto take = [&](int64_t width) {
@@ -259,8 +259,7 @@ inline void FoldedGraph::prepare(FoldedGraphBuffers& buffers, int64_t rows) cons
       slots.mixture = {take(widest), take(widest), take(most), take(detail::Mixture::few)};
     };
     lay_out(true);
-    used = offset;
-    buffers.arena_ = at::zeros({used}, shift_.options());
+    buffers.arena_ = at::zeros({offset}, shift_.options());
     buffers.shift_ = at::empty_like(shift_);
     lay_out(false);
     buffers.graph_ = identity_;

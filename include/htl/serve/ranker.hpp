@@ -113,11 +113,12 @@ class Ranker {
   RankerOptions options;
 
  private:
-  /// Positions among [fields | numeric columns] by what they are: shared, the candidates' own, projected.
-  using Roles = std::array<std::vector<int64_t>, 3>;
+  /// What each of [fields | numeric columns] is.
+  enum Role : size_t { shared, own, projected };
+  using Roles = std::vector<Role>;
   static Roles roles_of(const RankerTable& table, const TaskGraph<>& graph, const RankerOptions& options);
   Ranker(const RankerTable& table, TaskGraph<> graph, RankerOptions ranker_options, const Roles& roles);
-  static std::vector<int64_t> columns_of(const RankerTable& table, const std::vector<int64_t>& inputs);
+  static std::vector<int64_t> columns_of(const RankerTable& table, const Roles& roles, Role wanted);
   /// Numbers of one side: checked, their elements side by side.
   at::Tensor checked_numeric(const char* what, const at::Tensor& numeric, int64_t rows, int64_t width) const;
   void reserve(RankerBuffers& buffers, int64_t rows) const;
@@ -162,20 +163,18 @@ inline Ranker::Roles Ranker::roles_of(const RankerTable& table, const TaskGraph<
     is_shared_number[static_cast<size_t>(column)] = true;
   }
   Roles roles;
-  for (int64_t f = 0; f < count; ++f) {
-    const auto field = static_cast<size_t>(f);
-    roles[is_shared[field] ? 0 : table.fields[field].size <= options.projected_rows() ? 2 : 1].push_back(f);
-  }
-  for (size_t n = 0; n < is_shared_number.size(); ++n) roles[is_shared_number[n] ? 0 : 1].push_back(count + static_cast<int64_t>(n));
+  for (size_t f = 0; f < names.size(); ++f) roles.push_back(is_shared[f] ? shared : table.fields[f].size <= options.projected_rows() ? projected : own);
+  for (const bool is_shared_here : is_shared_number) roles.push_back(is_shared_here ? shared : own);
   return roles;
 }
 
-/// Columns of [view | numeric] of some fields and numeric columns.
-inline std::vector<int64_t> Ranker::columns_of(const RankerTable& table, const std::vector<int64_t>& inputs) {
-  const auto count = static_cast<int64_t>(table.fields.size()), dim = table.weight.size(1);
+/// The columns of [view | numeric] that have a role.
+inline std::vector<int64_t> Ranker::columns_of(const RankerTable& table, const Roles& roles, Role wanted) {
   std::vector<int64_t> columns;
-  for (const int64_t input : inputs)
-    for (int64_t i = 0; i < (input < count ? dim : 1); ++i) columns.push_back(input < count ? input * dim + i : count * dim + input - count);
+  int64_t column = 0;
+  for (size_t input = 0; input < roles.size(); ++input)
+    for (const int64_t end = column + (input < table.fields.size() ? table.weight.size(1) : 1); column < end; ++column)
+      if (roles[input] == wanted) columns.push_back(column);
   return columns;
 }
 
@@ -183,33 +182,31 @@ inline Ranker::Ranker(const RankerTable& table, TaskGraph<> graph, RankerOptions
     : options(std::move(ranker_options)),
       table_{table.weight.stride(1) == 1 ? table.weight : table.weight.contiguous(), table.pooling, table.unknown_ids},
       projected_{{}, table.pooling, table.unknown_ids},
-      graph_(std::move(graph), columns_of(table, roles[0]), columns_of(table, roles[2])) {
+      graph_(std::move(graph), columns_of(table, roles, shared), columns_of(table, roles, projected)) {
   HTL_CHECK(table_.weight.device().is_cpu() && table_.weight.is_floating_point(), "htl::Ranker: expected a floating-point table on the CPU, got ",
             table_.weight.scalar_type(), " on ", table_.weight.device());
-  const auto count = static_cast<int64_t>(table.fields.size()), dim = table.weight.size(1);
+  const int64_t dim = table.weight.size(1);
   std::array<std::vector<FieldRows>, 3> fields;
   std::array<std::vector<int64_t>, 3> positions;
   std::vector<at::Tensor> products;
   int64_t projected_rows = 0;
-  for (int64_t input = 0; input < count; ++input) {
-    const auto has = [&](size_t role) { return std::find(roles[role].begin(), roles[role].end(), input) != roles[role].end(); };
-    const size_t role = has(0) ? 0 : has(1) ? 1 : 2;
-    FieldRows field = table.fields[static_cast<size_t>(input)];
-    std::vector<std::string>& names = names_[role > 0];
+  for (size_t f = 0; f < table.fields.size(); ++f) {
+    const Role role = roles[f];
+    FieldRows field = table.fields[f];
+    std::vector<std::string>& names = names_[role == shared ? 0 : 1];
     positions[role].push_back(static_cast<int64_t>(names.size()));
     names.push_back(field.name);
-    if (role == 2) {
+    if (role == projected) {
       const at::Tensor weight = graph_.projected_weight().narrow(0, static_cast<int64_t>(products.size()) * dim, dim);
       products.push_back(table_.weight.narrow(0, field.first_row, field.size).to(at::kDouble).mm(weight));
       field.first_row = std::exchange(projected_rows, projected_rows + field.size);
     }
     fields[role].push_back(std::move(field));
   }
-  for (size_t role = 0; role < 3; ++role)
-    readers_[role] = detail::FieldReader(std::move(fields[role]), std::move(positions[role]), static_cast<int64_t>(names_[role > 0].size()));
+  for (const Role role : {shared, own, projected})
+    readers_[role] = detail::FieldReader(std::move(fields[role]), std::move(positions[role]), static_cast<int64_t>(names_[role == shared ? 0 : 1].size()));
   if (!products.empty()) projected_.weight = at::cat(products).to(graph_.type());
-  for (const size_t side : {size_t{0}, size_t{1}})
-    numeric_[side] = std::count_if(roles[side].begin(), roles[side].end(), [&](int64_t input) { return input >= count; });
+  for (size_t input = table.fields.size(); input < roles.size(); ++input) ++numeric_[roles[input]];
   for (const TaskSpec& task : tasks()) rules_.emplace_back(task);
 }
 
@@ -244,8 +241,8 @@ template <class Scalar>
 void Ranker::rank_rows(const RankRequest& request, RankerBuffers& buffers) const {
   const auto fields = [&](size_t side) { return static_cast<int64_t>(names_[side].size()); };
   const FieldBatch candidates = detail::checked_fields("the candidates", request.candidates, fields(1));
-  const FieldBatch shared = fields(0) > 0 ? detail::checked_fields("the shared fields", request.shared, fields(0)) : FieldBatch();
-  HTL_CHECK(fields(0) == 0 || shared.rows() == 1, "htl::Ranker: expected one row of shared fields, got ", shared.rows(), "; rank one user at a time");
+  const FieldBatch user = fields(0) > 0 ? detail::checked_fields("the shared fields", request.shared, fields(0)) : FieldBatch();
+  HTL_CHECK(fields(0) == 0 || user.rows() == 1, "htl::Ranker: expected one row of shared fields, got ", user.rows(), "; rank one user at a time");
   const int64_t count = candidates.rows(), dim = table_.weight.size(1);
   const std::array<at::Tensor, 2> numbers{checked_numeric("the shared numbers", request.shared_numeric, 1, numeric_[0]),
                                           checked_numeric("the candidates' numbers", request.candidate_numeric, count, numeric_[1])};
@@ -257,15 +254,15 @@ void Ranker::rank_rows(const RankRequest& request, RankerBuffers& buffers) const
     const Scalar* const from = numbers[side].defined() ? numbers[side].const_data_ptr<Scalar>() + first * numeric_[side] : nullptr;
     for (int64_t row = 0; from && row < rows; ++row) std::copy_n(from + row * numeric_[side], numeric_[side], to + row * stride + readers_[side].size() * dim);
   };
-  fill(0, shared, 0, 1, buffers.shared_);
+  fill(shared, user, 0, 1, buffers.shared_);
   graph_.start(buffers.shared_, buffers.graph_);
   const int64_t blocks = (count + FoldedGraph::block - 1) / FoldedGraph::block;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = count * b / blocks, rows = count * (b + 1) / blocks - first;
-    fill(1, candidates, first, rows, graph_.candidates(rows, buffers.graph_));
-    if (readers_[2].size() > 0) {
+    fill(own, candidates, first, rows, graph_.candidates(rows, buffers.graph_));
+    if (readers_[projected].size() > 0) {
       const at::Tensor& sums = graph_.projected_sums(buffers.graph_);
-      readers_[2].sum(projected_, candidates, first, rows, sums.data_ptr<Scalar>(), sums.stride(0), buffers.rows_);
+      readers_[projected].sum(projected_, candidates, first, rows, sums.data_ptr<Scalar>(), sums.stride(0), buffers.rows_);
     }
     const std::vector<at::Tensor>& outputs = graph_.run(buffers.graph_);
     for (size_t t = 0; t < rules_.size(); ++t) {

@@ -96,6 +96,9 @@
 #include <htl/transfer/temperature.hpp>
 #include <htl/transfer/transfer_policy.hpp>
 #include <htl/version.hpp>
+#include <htl/weighting/active_gramian.hpp>
+#include <htl/weighting/apply.hpp>
 #include <htl/weighting/core_task.hpp>
 #include <htl/weighting/sum.hpp>
+#include <htl/weighting/task_gradients.hpp>
 #include <htl/weighting/weighting.hpp>

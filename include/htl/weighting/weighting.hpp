@@ -19,6 +19,8 @@ struct TaskGramian {
   at::Tensor matrix;
   /// [T] bool on the matrix's device: false for a task without a label in this batch (its row is 0). Undefined = all active.
   at::Tensor active = {};
+  /// [T, T] float64: G_s of a first batch · G_t of a second one, for methods that ask for several batches; undefined else.
+  at::Tensor cross = {};
   /// Positions of the core tasks.
   std::vector<int64_t> cores = {};
   /// For each task the core tasks that it precedes in the task graph; empty = every core.

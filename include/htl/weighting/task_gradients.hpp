@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file task_gradients.hpp
+/// @brief GradientAggregator: a method that sees the task gradients themselves, number by number, where a Gramian is not enough.
+#pragma once
+
+#include <htl/weighting/weighting.hpp>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace htl::inline v0_1_0 {
+
+/// @brief The T task gradients on everything that the tasks share, tensor by tensor.
+struct TaskGradients {
+  /// @brief One shared tensor: a parameter, or the touched rows of a table.
+  struct Part {
+    /// Of the parameter or table.
+    std::string name;
+    /// [A, T, C]: C numbers a task in each of A rows. A parameter is one row, A = 1 and C = its numel. float32 or float64; not to be changed in place.
+    at::Tensor values;
+    /// [A] int64: which rows of the table these are, each once. Undefined: all of them, in order (a parameter).
+    at::Tensor rows = {};
+    /// [A] bool, CUDA only: slots in use; an unused slot holds row 0 and zeros. Undefined = all.
+    at::Tensor valid = {};
+    /// The number of rows of the whole table; 1 for a parameter. A method that remembers something for each number keeps [total_rows, …, C].
+    int64_t total_rows = 1;
+  };
+  /// Always the same tensors in the same order, step after step.
+  std::vector<Part> parts;
+  /// The Gramian of all parts as one vector, losses, active tasks, generator.
+  TaskGramian gramian;
+};
+
+/// @brief What a GradientAggregator makes of task gradients: the gradient of each part, [A, C].
+struct SharedGradient {
+  /// @brief The gradient of one shared tensor.
+  struct Part {
+    /// [A, C] in the type of the part's values.
+    at::Tensor values;
+    /// [A] int64 rows, as in TaskGradients::Part; a method with a memory may write rows that this batch did not touch.
+    at::Tensor rows = {};
+    /// [A] bool, as in TaskGradients::Part.
+    at::Tensor valid = {};
+  };
+  /// One for each part of the task gradients.
+  std::vector<Part> parts;
+  /// [T] float64 where the gradient is Σ w_t G_t, or what comes nearest to it, for the report; undefined where there is nothing of the kind.
+  at::Tensor weights = {};
+};
+
+/// @brief An aggregator without memory: `aggregate(gradients) → SharedGradient`. No synchronisation on CUDA unless its documentation says so.
+template <class M>
+concept StatelessAggregator = std::copy_constructible<M> && requires(const M& method, const TaskGradients& gradients) {
+  { method.aggregate(gradients) } -> std::same_as<SharedGradient>;
+};
+/// @brief An aggregator with memory: `aggregate(gradients, state)`; `M::State` names its tensors as a StatefulWeighting's does.
+template <class M>
+concept StatefulAggregator = std::copy_constructible<M> && std::default_initializable<typename M::State> &&
+    requires(const M& method, const TaskGradients& gradients, typename M::State& state) {
+  { method.aggregate(gradients, state) } -> std::same_as<SharedGradient>;
+  state.fields([](const char*, at::Tensor&) {});
+};
+/// @brief A method that sees the task gradients themselves (GradDrop, TrimmedMean, …).
+template <class M>
+concept GradientAggregator = StatelessAggregator<M> || StatefulAggregator<M>;
+
+/// @brief Whatever combines task gradients: a GramianWeighting or a GradientAggregator.
+template <class M>
+concept GradientMethod = GradientAggregator<M> || GramianWeighting<M>;
+
+/// @brief A method whose memory hears the losses after the step (FAMO's kind): `observe(losses [T] float64 after, state)`.
+template <class M>
+concept LossObserver = StatefulWeighting<M> && requires(const M& method, const at::Tensor& losses, typename M::State& state) {
+  method.observe(losses, state);
+};
+
+/// @brief A weighting that wants the task gradients of several independent batches: `batches()` = 2 or 3 (MoDo, SDMGrad). It finds G_s(batch 1) · G_t(batch 2)
+/// in TaskGramian::cross; its weights apply to the last batch.
+template <class M>
+concept BatchesWeighting = GramianWeighting<M> && requires(const M& method) {
+  { method.batches() } -> std::convertible_to<int64_t>;
+};
+
+}  // namespace htl

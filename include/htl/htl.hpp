@@ -22,10 +22,17 @@
 #include <htl/embedding/row_kernels.hpp>
 #include <htl/embedding/row_memory.hpp>
 #include <htl/embedding/row_table.hpp>
+#include <htl/embedding/row_tables.hpp>
 #include <htl/gradient/backward.hpp>
+#include <htl/gradient/collect.hpp>
+#include <htl/gradient/combine.hpp>
+#include <htl/gradient/dense_kernels.hpp>
 #include <htl/gradient/fork.hpp>
-#include <htl/gradient/gramian.hpp>
+#include <htl/gradient/method_state.hpp>
+#include <htl/gradient/parts.hpp>
+#include <htl/gradient/reach.hpp>
 #include <htl/gradient/report.hpp>
+#include <htl/gradient/shared.hpp>
 #include <htl/gradient/walk.hpp>
 #include <htl/loss/binary_cross_entropy.hpp>
 #include <htl/loss/huber.hpp>
@@ -60,7 +67,6 @@
 #include <htl/optim/lazy_adam.hpp>
 #include <htl/optim/move_towards.hpp>
 #include <htl/optim/row_adagrad.hpp>
-#include <htl/optim/row_tables.hpp>
 #include <htl/optim/row_update.hpp>
 #include <htl/optim/schedule.hpp>
 #include <htl/optim/weight_average.hpp>

@@ -3,18 +3,14 @@
 /// @brief GradientFork: one shared input, T views of it, and a method that combines the T gradients which come back.
 #pragma once
 
-#include <htl/gradient/gramian.hpp>
+#include <htl/gradient/method_state.hpp>
 #include <htl/gradient/report.hpp>
-#include <htl/task/state_owner.hpp>
 #include <htl/task/task_set.hpp>
-#include <htl/weighting/weighting.hpp>
 
 #include <torch/nn/cloneable.h>
 
-#include <functional>
 #include <memory>
 #include <ostream>
-#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -34,7 +30,6 @@ class ForkCall : public torch::CustomClassHolder {
   // set by backward() for the duration of one pass
   bool armed = false;
   std::vector<int64_t> task_of_view;
-  std::function<at::Tensor()> combine;             // representation form in one pass: the gradient of the base
   std::vector<std::vector<at::Tensor>> collected;  // [T][n]
 
   int64_t inputs() const { return base.defined() ? 1 : static_cast<int64_t>(lookups.size()); }
@@ -43,7 +38,6 @@ class ForkCall : public torch::CustomClassHolder {
   void release_resources() override {
     lookups.clear();
     base = at::Tensor();
-    combine = nullptr;
     collected.clear();
   }
 };
@@ -74,60 +68,8 @@ struct ForkFunction : torch::autograd::Function<ForkFunction> {
       at::Tensor& sum = call->collected[static_cast<size_t>(task)][view % static_cast<size_t>(inputs)];
       sum = sum.defined() ? sum + gradients[view] : gradients[view];
     }
-    torch::autograd::variable_list result(static_cast<size_t>(inputs) + 2);
-    if (call->combine) result[0] = call->combine();
-    return result;
+    return torch::autograd::variable_list(static_cast<size_t>(inputs) + 2);  // backward() goes on below by itself
   }
-};
-
-/// Earlier micro-batches: task gradients by row, tasks that had a label in one of them, sums of the losses.
-struct Accumulated {
-  std::vector<TaskRows> rows;
-  at::Tensor active;
-  at::Tensor losses;
-};
-
-/// What backward() knows of a fork, whatever its method.
-class ForkState {
- public:
-  virtual ~ForkState() = default;
-  virtual at::Tensor weights(const TaskGramian& gramian) = 0;
-
-  std::vector<std::string> names;
-  std::vector<int64_t> cores;
-  std::vector<std::vector<int64_t>> cores_after;
-  int64_t step = 0;
-  std::optional<at::Generator> generator;
-  std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<ForkCall>>> calls;  // whose graphs are alive
-  Accumulated accumulated;
-};
-
-template <class W>
-class MethodState final : public ForkState {
- public:
-  explicit MethodState(W configuration) : method(std::move(configuration)) {}
-  at::Tensor weights(const TaskGramian& gramian) override {
-    if constexpr (StatefulWeighting<W>) {
-      return method.weights(gramian, memory);
-    } else {
-      return method.weights(gramian);
-    }
-  }
-  template <class Visit>
-  void fields(Visit&& visit) {
-    if constexpr (StatefulWeighting<W>) memory.fields(visit);
-  }
-
-  W method;
-  struct Nothing {};
-  static auto empty_memory() {
-    if constexpr (StatefulWeighting<W>) {
-      return typename W::State{};
-    } else {
-      return Nothing{};
-    }
-  }
-  decltype(empty_memory()) memory = empty_memory();
 };
 
 }  // namespace detail
@@ -136,22 +78,29 @@ class MethodState final : public ForkState {
 ///
 /// *Row form*, `split(lookup)`: stands directly on table rows. Backward groups the T gradients by row once, forms the Gramian of the **rows** (entries that
 /// hit the same row add up first, so it is the Gramian of the table's true gradients), asks the method, and writes Σ w_t G_t as the table's RowGradient.
-/// *Representation form*, `split(tensor)`: the Gramian of the gradients at the tensor, the approximation known as MGDA-UB (Sener & Koltun 2018); below it
-/// one backward runs with Σ w_t D_t.
+/// *Representation form*, `split(tensor)`: what the tensor comes from is shared. With it named in backward() (`htl::shared(*bottom, tables)`) the Gramian is
+/// that of the true gradients of those parameters and rows, by T products below the tensor. Without, it is the Gramian of the gradients **at the tensor**, the
+/// approximation known as MGDA-UB (Sener & Koltun 2018), and one backward runs below with Σ w_t D_t.
 ///
-/// Views share the storage of what was split; LibTorch refuses to change them in place. Differentiate with `htl::backward(losses, fork)` only: a plain
-/// `.backward()` is refused with a sentence. Under no-grad and inference mode, or where nothing shared requires a gradient, split is the identity.
-/// **Memory**: T gradients of the split values, and T gradients of the touched rows. **Clone**: configuration and the method's state, not pending graphs.
-/// @tparam W the method: a GramianWeighting
-template <GramianWeighting W>
+/// A fork may split several times in one forward — tables and a representation, or the levels of PLE, one on top of the other with shared() — and all of it is
+/// one vector with one Gramian, or several by `scope`. Views share the storage of what was split; LibTorch refuses to change them in place. Differentiate with
+/// `htl::backward(losses, fork)` only: a plain `.backward()` is refused with a sentence. Under no-grad and inference mode, or where nothing shared requires a
+/// gradient, split is the identity.
+/// **Memory**: T gradients of the split values, and T gradients of the touched rows and named parameters. **Clone**: configuration and the method's state, not
+/// pending graphs.
+/// @tparam W the method: a GramianWeighting or a GradientAggregator
+template <GradientMethod W>
 class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, public StateOwner {
  public:
   /// @brief A fork for the tasks of a set.
   /// @param tasks gives T, names, core tasks and their order
   /// @param method the method's configuration
-  explicit GradientForkImpl(const TaskSet& tasks, W method = {}) : state_(std::make_shared<detail::MethodState<W>>(std::move(method))) {
+  /// @param scope what the method sees as one vector
+  explicit GradientForkImpl(const TaskSet& tasks, W method = {}, GradientScope scope = GradientScope::whole)
+      : state_(std::make_shared<detail::MethodState<W>>(std::move(method))) {
     state_->names = tasks.names();
     state_->cores = tasks.cores();
+    state_->scope = scope;
     for (int64_t t = 0; t < tasks.size(); ++t) {
       std::vector<int64_t> after;
       for (const int64_t core : state_->cores)
@@ -233,7 +182,7 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
   /// @brief Shows the step, the generator's state where there is one, and the method's memory: what a checkpoint of the model needs.
   /// @throws c10::Error between micro-batches that accumulate; save when the method was asked
   void visit_state(const FieldVisitor& visit) override {
-    HTL_CHECK_STATE(state_->accumulated.rows.empty(),
+    HTL_CHECK_STATE(state_->accumulated.parts.empty(),
                     "htl::GradientFork: its state can't be saved or loaded while micro-batches are accumulated; do it after the backward that asks the method");
     detail::visit_number(visit, "step", state_->step);
     if (state_->generator) {
@@ -244,11 +193,20 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
     state_->fields([&](const char* name, at::Tensor& field) { visit(name, field); });
   }
   /// @brief Forgets the method's memory, the step and accumulated micro-batches.
-  void forget() {
-    state_->memory = detail::MethodState<W>::empty_memory();
-    state_->step = 0;
-    state_->accumulated = {};
+  void forget() { state_->forget(); }
+  /// @brief Tells a method that wants them (FAMO's kind) the losses after the step, of the same batch: `fork->observe(loss(net(batch), batch.labels))`.
+  ///
+  /// The losses are read, not differentiated; compute them under no-grad.
+  /// @throws c10::ValueError unless they are the fork's tasks' losses
+  void observe(const TaskLosses& losses) requires LossObserver<W> {
+    HTL_CHECK(losses.values.names() == state_->names, "htl::GradientFork: expected losses of the fork's tasks ", quoted(state_->names), ", got ",
+              quoted(losses.values.names()));
+    std::vector<at::Tensor> values;
+    for (const auto& [name, loss] : losses.values) values.push_back(loss.detach().reshape({}).to(at::kDouble));
+    state_->observe(at::stack(values));
   }
+  /// @brief What the method sees as one vector.
+  GradientScope scope() const { return state_->scope; }
   /// @brief For backward().
   const std::shared_ptr<detail::MethodState<W>>& state() const { return state_; }
 
@@ -269,15 +227,15 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
 ///
 /// `GradientFork<CoreTask> fork(tasks, {.alpha = 0.5});`
 /// @tparam W the method
-template <GramianWeighting W>
+template <GradientMethod W>
 class GradientFork : public torch::nn::ModuleHolder<GradientForkImpl<W>> {
  public:
   using torch::nn::ModuleHolder<GradientForkImpl<W>>::ModuleHolder;
   /// @brief The empty holder.
   GradientFork(std::nullptr_t) : torch::nn::ModuleHolder<GradientForkImpl<W>>(nullptr) {}  // NOLINT(google-explicit-constructor): as TORCH_MODULE
   /// @brief A fork for the tasks of a set.
-  explicit GradientFork(const TaskSet& tasks, W method = {})
-      : torch::nn::ModuleHolder<GradientForkImpl<W>>(std::make_shared<GradientForkImpl<W>>(tasks, std::move(method))) {}
+  explicit GradientFork(const TaskSet& tasks, W method = {}, GradientScope scope = GradientScope::whole)
+      : torch::nn::ModuleHolder<GradientForkImpl<W>>(std::make_shared<GradientForkImpl<W>>(tasks, std::move(method), scope)) {}
 };
 
 }  // namespace htl

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file walk.hpp
-/// @brief The walk over the losses' graphs: which task reaches which view of which fork, what leads past a fork, how many passes that needs.
+/// @brief The walk over the losses' graphs: which task reaches which view of which fork, and what leads past a fork.
 #pragma once
 
-#include <htl/gradient/fork.hpp>
+#include <htl/gradient/reach.hpp>
+#include <htl/gradient/shared.hpp>
 
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <functional>
 #include <map>
@@ -16,100 +19,106 @@
 
 namespace htl::inline v0_1_0::detail {
 
-/// One use of one fork that the losses reach.
-struct ActiveCall {
-  std::shared_ptr<ForkState> fork;
-  c10::intrusive_ptr<ForkCall> call;
-  std::shared_ptr<torch::autograd::Node> node;
-  std::vector<LookupGradients> around = {};  // gradients that reached the fork's tables past it
-  torch::autograd::Edge to_base = {};        // representation form in several passes: where the node led
-
-  /// Lets passes end at the fork: what lies below would be walked in each of them, for nothing.
-  void cut() { std::swap(node->next_edges().front(), to_base); }
-  /// Undoes cut().
-  void join() {
-    if (to_base.function) cut();
-  }
-};
-
-/// A differentiable lookup beside a fork, and the call whose table it reads.
-struct AroundLookup {
-  c10::intrusive_ptr<LookupCall> lookup;
-  size_t call;
-};
-
-/// Where a task's gradient arrives: a view of calls[index], or (view < 0) lookups[index].
-struct Point {
-  size_t index;
-  int64_t view;
-};
-
-/// Where the gradients of the losses arrive.
-struct Reach {
-  std::vector<ActiveCall> calls;
-  std::vector<AroundLookup> lookups;
-  std::vector<c10::intrusive_ptr<LookupCall>> beside;  // lookups of tables that no fork stands on
-  std::vector<Point> points;
-  std::vector<std::set<size_t>> points_of_task;
-};
-
-/// What a walk from one loss meets.
+/// What a walk meets.
 struct Trace {
-  std::unordered_set<torch::autograd::Node*> seen;                // neither fork nor lookup
+  std::unordered_set<torch::autograd::Node*> seen;                // none of the following
   std::vector<std::pair<torch::autograd::Node*, int64_t>> views;  // fork nodes and which of their outputs
-  std::vector<torch::autograd::Node*> lookups;                    // lookups of tables that forks stand on
+  std::vector<torch::autograd::Node*> lookups;                    // lookups of tables that forks see
+  std::vector<size_t> parameters;                                 // shared parameters
 };
 
 class Walk {
  public:
   using Node = torch::autograd::Node;
 
-  Walk(const TaskLosses& losses, const std::vector<std::shared_ptr<ForkState>>& forks) : losses_(losses), forks_(forks) {
-    for (const auto& fork : forks)
-      for (const auto& [weak_node, weak_call] : fork->calls) {
+  /// @param shared what was named besides the forks' rows, for the one fork; null if nothing was
+  Walk(const TaskLosses& losses, const std::vector<std::shared_ptr<ForkState>>& forks, const Shared* shared) : losses_(losses), forks_(forks), shared_(shared) {
+    for (size_t f = 0; f < forks.size(); ++f)
+      for (const auto& [weak_node, weak_call] : forks[f]->calls) {
         const std::shared_ptr<Node> node = weak_node.lock();
         const c10::intrusive_ptr<ForkCall> call = weak_call.lock();
         if (!node || !call) continue;
-        alive_.emplace(node.get(), ActiveCall{fork, call, node});
+        alive_.emplace(node.get(), ActiveCall{f, call, node});
         for (const auto& lookup : call->lookups) forked_.push_back(lookup->table);
       }
-    for (const auto& [name, loss] : losses.values) traces_.push_back(trace(loss));
+    if (shared) {
+      for (const RowTable& table : shared->tables()) forked_.push_back(table);
+      for (size_t p = 0; p < shared->parameters().size(); ++p) {
+        leaves_.push_back(torch::autograd::impl::grad_accumulator(shared->parameters()[p].value));
+        leaf_numbers_.emplace(leaves_.back().get(), p);
+      }
+    }
+    for (const auto& [name, loss] : losses.values) {
+      if (!loss.requires_grad()) {
+        traces_.emplace_back();
+        continue;
+      }
+      const auto root = torch::autograd::impl::gradient_edge(loss);
+      traces_.push_back(trace({{root.function.get(), root.input_nr}}));
+    }
   }
 
   /// Checks that the losses are one step through each fork and that nothing slips past; numbers where their gradients arrive.
   Reach reach() {
     Reach result;
-    std::unordered_map<Node*, size_t> call_of_node;
-    for (const Trace& trace : traces_)
+    const auto add_calls = [&](const Trace& trace) {
       for (const auto& [node, view] : trace.views)
-        if (call_of_node.try_emplace(node, result.calls.size()).second) result.calls.push_back(alive_.at(node));
-    for (const Trace& trace : traces_) add_beside(trace.seen);
-    for (const ActiveCall& active : result.calls)
-      if (active.call->base.defined()) check_below(active, result);
-    check_calls(result);
-    for (size_t c = 0; c < result.calls.size(); ++c) check_tables(result.calls, c);
-
-    std::map<std::pair<Node*, int64_t>, size_t> numbers;
+        if (call_of_node_.try_emplace(node, result.calls.size()).second) result.calls.push_back(alive_.at(node));
+    };
     for (const Trace& trace : traces_) {
-      std::set<size_t>& points = result.points_of_task.emplace_back();
-      const auto add = [&](Node* node, int64_t view, size_t index) {
-        const auto [at, fresh] = numbers.try_emplace({node, view}, result.points.size());
-        if (fresh) result.points.push_back({index, view});
-        points.insert(at->second);
-        return fresh;
-      };
-      for (const auto& [node, view] : trace.views) add(node, view, call_of_node.at(node));
-      for (Node* node : trace.lookups) {
-        const c10::intrusive_ptr<LookupCall> lookup = lookup_of(node);
-        bool forked = false;
-        for (size_t c = 0; c < result.calls.size(); ++c) {
-          if (!stands_on(*result.calls[c].call, lookup->data->table)) continue;
-          forked = true;
-          if (add(node, -1, result.lookups.size())) result.lookups.push_back({lookup, c});
-        }
-        if (!forked) beside_.emplace(std::pair(node->sequence_nr(), node), lookup);  // a fork stood on its table in another forward
+      add_calls(trace);
+      add_beside(trace.seen);
+    }
+    std::vector<Trace> below;
+    for (size_t c = 0; c < result.calls.size(); ++c) {  // with shared() those below are added while it runs
+      below.emplace_back();
+      if (!result.calls[c].is_representation()) continue;
+      check_version(*result.calls[c].call);
+      if (shared_) {
+        below.back() = trace_below(result.calls[c]);
+        add_calls(below.back());
+        add_beside(below.back().seen);
+        check_named(below.back());
+      } else {
+        check_below(result.calls[c], result);
       }
     }
+    check_calls(result, below);
+    for (size_t c = 0; c < result.calls.size(); ++c) check_tables(result.calls, c, below);
+    if (shared_) {
+      check_shared_tables(below);
+      result.levels = levels(result.calls, below);
+    }
+
+    std::map<std::pair<Node*, int64_t>, size_t> numbers;
+    std::unordered_map<Node*, size_t> number_of_lookup;
+    const auto add_lookup = [&](Node* node) {
+      const auto [at, fresh] = number_of_lookup.try_emplace(node, result.lookups.size());
+      if (!fresh) return true;
+      const c10::intrusive_ptr<LookupCall> lookup = lookup_of(node);
+      const std::optional<size_t> fork = fork_of(lookup->data->table, result.calls);
+      if (fork) {
+        result.lookups.push_back({lookup, *fork});
+      } else {
+        number_of_lookup.erase(at);
+        beside_.emplace(std::pair(node->sequence_nr(), node), lookup);  // a fork stood on its table in another forward
+      }
+      return fork.has_value();
+    };
+    for (const Trace& trace : traces_) {
+      std::set<size_t>& points = result.points_of_task.emplace_back();
+      const auto add = [&](Node* node, const Point& point) {
+        const auto [at, fresh] = numbers.try_emplace({node, point.view}, result.points.size());
+        if (fresh) result.points.push_back(point);
+        points.insert(at->second);
+      };
+      for (const auto& [node, view] : trace.views) add(node, {Point::Kind::view, call_of_node_.at(node), view});
+      for (Node* node : trace.lookups)
+        if (add_lookup(node)) add(node, {Point::Kind::lookup, number_of_lookup.at(node)});
+      for (const size_t p : trace.parameters) add(leaves_[p].get(), {Point::Kind::parameter, p});
+    }
+    for (const Trace& trace : below)
+      for (Node* node : trace.lookups) add_lookup(node);
     for (const auto& [age, lookup] : beside_) result.beside.push_back(lookup);
     return result;
   }
@@ -129,7 +138,7 @@ class Walk {
       if (const auto lookup = lookup_of(node)) beside_.emplace(std::pair(node->sequence_nr(), node), lookup);
   }
 
-  /// Whether a node looks up in a table that a fork stands on.
+  /// Whether a node looks up in a table that a fork sees.
   bool looks_up_forked(Node* node) const {
     const c10::intrusive_ptr<LookupCall> lookup = lookup_of(node);
     return lookup && std::any_of(forked_.begin(), forked_.end(), [&](const RowTable& table) { return table.is_same(lookup->data->table); });
@@ -139,25 +148,47 @@ class Walk {
   static bool stands_on(const ForkCall& call, const RowTable& table) {
     return std::any_of(call.lookups.begin(), call.lookups.end(), [&](const auto& lookup) { return lookup->table.weight().is_same(table.weight()); });
   }
+  /// The fork that sees a table in this step.
+  std::optional<size_t> fork_of(const RowTable& table, const std::vector<ActiveCall>& calls) const {
+    for (const ActiveCall& active : calls)
+      if (stands_on(*active.call, table)) return active.fork;
+    if (shared_ && std::any_of(shared_->tables().begin(), shared_->tables().end(), [&](const RowTable& named) { return named.is_same(table); })) return 0;
+    return std::nullopt;
+  }
 
-  Trace trace(const at::Tensor& loss) const {
+  Trace trace(std::vector<std::pair<Node*, uint32_t>> open) const {
     Trace result;
-    if (!loss.requires_grad()) return result;
-    const auto root = torch::autograd::impl::gradient_edge(loss);
-    std::vector<std::pair<Node*, uint32_t>> open = {{root.function.get(), root.input_nr}};
+    std::set<size_t> parameters;
     while (!open.empty()) {
       const auto [node, input] = open.back();
       open.pop_back();
       if (alive_.contains(node)) {
         result.views.emplace_back(node, input);
+      } else if (const auto leaf = leaf_numbers_.find(node); leaf != leaf_numbers_.end()) {
+        if (parameters.insert(leaf->second).second) result.parameters.push_back(leaf->second);
+      } else if (result.seen.contains(node)) {
+        continue;
       } else if (looks_up_forked(node)) {
         result.lookups.push_back(node);
-      } else if (result.seen.insert(node).second) {
+      } else {
+        result.seen.insert(node);
         for (const auto& edge : node->next_edges())
           if (edge.function) open.emplace_back(edge.function.get(), edge.input_nr);
       }
     }
     return result;
+  }
+  Trace trace_below(const ActiveCall& active) const {
+    std::vector<std::pair<Node*, uint32_t>> open;
+    for (const auto& edge : active.node->next_edges())
+      if (edge.function) open.emplace_back(edge.function.get(), edge.input_nr);
+    return trace(std::move(open));
+  }
+
+  static void check_version(const ForkCall& call) {
+    HTL_CHECK_STATE(
+        call.base._version() == call.version,
+        "htl::backward: the tensor that the fork split was changed in place afterwards, and its views with it; change it before the split, or a copy");
   }
 
   /// No task may reach a node below a fork but through the fork.
@@ -166,18 +197,16 @@ class Walk {
       const Trace& trace = traces_[t];
       const bool by_lookup = !rows && std::any_of(trace.lookups.begin(), trace.lookups.end(),
                                                   [&](Node* lookup) { return lookup == node || lookup->next_edge(0).function.get() == node; });
-      HTL_CHECK(
-          !by_lookup && !trace.seen.contains(node), "htl::backward: the loss of task \"", (losses_.values.begin() + static_cast<std::ptrdiff_t>(t))->first,
-          "\" reaches what the fork shares past the fork (at ", node->name(), "), so the method would not see all of its gradient; ",
-          rows ? "read the table through htl::lookup() or the task's own view" : "read the task's own view instead of the split tensor or what it comes from");
+      HTL_CHECK(!by_lookup && !trace.seen.contains(node), "htl::backward: the loss of task \"",
+                (losses_.values.begin() + static_cast<std::ptrdiff_t>(t))->first, "\" reaches what the fork shares past the fork (at ", node->name(),
+                "), so the method would not see all of its gradient; ",
+                rows ? "read the table through htl::lookup() or the task's own view"
+                     : "read the task's own view instead of the split tensor or what it comes from, or name what is shared by htl::shared()");
     }
   }
 
-  /// Representation form: everything that the split tensor comes from.
+  /// Representation form without shared(): everything that the split tensor comes from.
   void check_below(const ActiveCall& active, const Reach& reach) {
-    HTL_CHECK_STATE(
-        active.call->base._version() == active.call->version,
-        "htl::backward: the tensor that the fork split was changed in place afterwards, and its views with it; change it before the split, or a copy");
     std::unordered_set<Node*> below;
     std::vector<Node*> open;
     const auto add = [&](Node* node) {
@@ -189,7 +218,8 @@ class Walk {
       Node* node = open.back();
       open.pop_back();
       if (!below.insert(node).second) continue;
-      HTL_CHECK(!alive_.contains(node), "htl::backward: one fork stands below another; forks on top of each other are not offered, split once");
+      HTL_CHECK(!alive_.contains(node),
+                "htl::backward: one fork stands below another; split both by one fork and name what is shared, htl::backward(losses, fork, htl::shared(…))");
       refuse_paths_to(node, false);
       add(node);
     }
@@ -200,58 +230,101 @@ class Walk {
     add_beside(below);
   }
 
-  void check_calls(const Reach& reach) const {
-    for (const auto& fork : forks_) {
-      int64_t count = 0;
+  /// With shared(): whatever trains below a split tensor must be named, or be summed on purpose.
+  void check_named(const Trace& below) const {
+    if (shared_->are_others_summed()) return;
+    for (Node* node : below.seen) {
+      const auto lookup = lookup_of(node);
+      HTL_CHECK(!lookup, "htl::backward: table \"", lookup ? lookup->data->table.name() : "",
+                "\" lies below a split tensor, but htl::shared() does not name it; ", "name it, or say others_summed()");
+    }
+    std::unordered_set<const Node*> of_tables;
+    for (Node* node : below.seen)
+      if (lookup_of(node)) of_tables.insert(node->next_edge(0).function.get());
+    for (Node* node : below.seen) {
+      const auto* const leaf = dynamic_cast<const torch::autograd::AccumulateGrad*>(node);
+      HTL_CHECK(!leaf || of_tables.contains(node), "htl::backward: a parameter of shape ", leaf ? shape_of(leaf->variable) : "",
+                " lies below a split tensor, but htl::shared() does not name it; name it, or say others_summed()");
+    }
+  }
+
+  void check_calls(const Reach& reach, const std::vector<Trace>& below) const {
+    const auto reaches_shared = [](const Trace& trace) { return !trace.parameters.empty() || !trace.lookups.empty(); };
+    const bool by_name = shared_ && (std::any_of(traces_.begin(), traces_.end(), reaches_shared) || std::any_of(below.begin(), below.end(), reaches_shared));
+    for (size_t f = 0; f < forks_.size(); ++f) {
+      bool reached = by_name;
       for (const ActiveCall& active : reach.calls) {
-        if (active.fork != fork) continue;
-        ++count;
+        if (active.fork != f) continue;
+        reached = true;
         HTL_CHECK_STATE(!active.call->used, "htl::backward: these losses were already differentiated through this fork; compute the forward again");
       }
-      HTL_CHECK_STATE(count > 0,
+      HTL_CHECK_STATE(reached,
                       "htl::backward: no loss reaches the fork; was split() called under no-grad, its views not used, or the losses already differentiated?");
-      HTL_CHECK_STATE(count == 1, "htl::backward: the losses reach ", count,
-                      " splits of one fork; give it the losses of one batch (options.accumulate joins micro-batches)");
     }
   }
 
   /// Row form: each table under one fork, and reached through views and lookups only.
-  void check_tables(const std::vector<ActiveCall>& calls, size_t c) const {
+  void check_tables(const std::vector<ActiveCall>& calls, size_t c, const std::vector<Trace>& below) const {
     const auto& lookups = calls[c].call->lookups;
     for (size_t i = 0; i < lookups.size(); ++i) {
-      refuse_paths_to(calls[c].node->next_edge(i).function.get(), true);
-      for (size_t other = 0; other < c; ++other)
-        HTL_CHECK(!stands_on(*calls[other].call, lookups[i]->table), "htl::backward: two forks stand on table \"", lookups[i]->table.name(),
-                  "\"; no method would see all of its gradient, split its lookups by one call");
+      Node* const leaf = calls[c].node->next_edge(i).function.get();
+      refuse_paths_to(leaf, true);
+      refuse_reading(leaf, lookups[i]->table, below);
+      for (size_t other = 0; other < c; ++other) {
+        const bool same_fork = calls[other].fork == calls[c].fork;
+        for (const auto& known : calls[other].call->lookups)
+          HTL_CHECK(!known->table.weight().is_same(lookups[i]->table.weight()) || (same_fork && known->table.is_same(lookups[i]->table)),
+                    "htl::backward: ", same_fork ? "two RowTables" : "two forks", " stand on table \"", lookups[i]->table.name(),
+                    "\"; no method would see all of its gradient, split its lookups by one fork, of one RowTable");
+      }
     }
+  }
+  void check_shared_tables(const std::vector<Trace>& below) const {
+    for (const RowTable& table : shared_->tables()) {
+      Node* const leaf = torch::autograd::impl::grad_accumulator(table.weight()).get();
+      refuse_paths_to(leaf, true);
+      refuse_reading(leaf, table, below);
+    }
+  }
+  static void refuse_reading(const Node* leaf, const RowTable& table, const std::vector<Trace>& below) {
+    for (const Trace& trace : below)
+      HTL_CHECK(!trace.seen.contains(const_cast<Node*>(leaf)), "htl::backward: what a fork split reads the weight of table \"", table.name(),
+                "\" directly, so the method would not see all of its gradient; read the table through htl::lookup()");
+  }
+
+  /// Split representations in an order in which each comes before all that it comes from.
+  static std::vector<std::vector<size_t>> levels(const std::vector<ActiveCall>& calls, const std::vector<Trace>& below) {
+    std::vector<std::set<Node*>> leads_to;
+    for (const Trace& trace : below) {
+      leads_to.emplace_back();
+      for (const auto& [node, view] : trace.views) leads_to.back().insert(node);
+    }
+    std::vector<size_t> open;
+    for (size_t c = 0; c < calls.size(); ++c)
+      if (calls[c].is_representation()) open.push_back(c);
+    std::vector<std::vector<size_t>> result;
+    while (!open.empty()) {
+      std::vector<size_t> level, rest;
+      for (const size_t c : open) {
+        const bool is_below = std::any_of(open.begin(), open.end(), [&](size_t other) { return leads_to[other].contains(calls[c].node.get()); });
+        (is_below ? rest : level).push_back(c);
+      }
+      result.push_back(std::move(level));
+      open = std::move(rest);
+    }
+    return result;
   }
 
   const TaskLosses& losses_;
   const std::vector<std::shared_ptr<ForkState>>& forks_;
+  const Shared* shared_;
   std::unordered_map<Node*, ActiveCall> alive_;
-  std::vector<RowTable> forked_;                                                                 // tables that forks stand on
+  std::unordered_map<Node*, size_t> call_of_node_;
+  std::vector<RowTable> forked_;               // tables that forks see
+  std::vector<std::shared_ptr<Node>> leaves_;  // of the shared parameters
+  std::unordered_map<Node*, size_t> leaf_numbers_;
   std::map<std::pair<uint64_t, Node*>, c10::intrusive_ptr<LookupCall>, std::greater<>> beside_;  // by age, so that sums don't depend on addresses
   std::vector<Trace> traces_;
 };
-
-/// Groups tasks so that no two of a group arrive at the same point: one backward pass a group.
-inline std::vector<std::vector<size_t>> colour(const std::vector<std::set<size_t>>& points) {
-  std::vector<std::vector<size_t>> passes;
-  std::vector<std::set<size_t>> taken;
-  for (size_t t = 0; t < points.size(); ++t) {
-    size_t p = 0;
-    const auto overlaps = [&](const std::set<size_t>& others) {
-      return std::any_of(points[t].begin(), points[t].end(), [&](size_t point) { return others.contains(point); });
-    };
-    while (p < passes.size() && overlaps(taken[p])) ++p;
-    if (p == passes.size()) {
-      passes.emplace_back();
-      taken.emplace_back();
-    }
-    passes[p].push_back(t);
-    taken[p].insert(points[t].begin(), points[t].end());
-  }
-  return passes;
-}
 
 }  // namespace htl::detail

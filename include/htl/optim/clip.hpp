@@ -3,8 +3,8 @@
 /// @brief Gradient clipping by one norm over row gradients and dense parameters together.
 #pragma once
 
+#include <htl/embedding/row_tables.hpp>
 #include <htl/optim/fused_operators.hpp>
-#include <htl/optim/row_tables.hpp>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/scalar_tensor.h>

@@ -3,7 +3,7 @@
 /// @brief dense_parameters: what a dense optimizer trains, that is, every parameter that isn't a row table.
 #pragma once
 
-#include <htl/optim/row_tables.hpp>
+#include <htl/embedding/row_tables.hpp>
 
 #include <algorithm>
 #include <memory>

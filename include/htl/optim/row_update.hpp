@@ -4,7 +4,7 @@
 #pragma once
 
 #include <htl/embedding/row_memory.hpp>
-#include <htl/optim/row_tables.hpp>
+#include <htl/embedding/row_tables.hpp>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>

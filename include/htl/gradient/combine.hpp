@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file combine.hpp
+/// @brief From task gradients to the shared gradient: Gramians by scope, the method's answer, and where it is written.
+#pragma once
+
+#include <htl/gradient/collect.hpp>
+
+#include <cmath>
+#include <map>
+
+namespace htl::inline v0_1_0::detail {
+
+/// Parts that the method sees as one vector.
+struct PartGroup {
+  std::string name;
+  std::vector<size_t> parts;
+};
+
+inline std::vector<PartGroup> groups_of(const std::vector<SharedPart>& parts, GradientScope scope) {
+  std::vector<PartGroup> result;
+  if (scope == GradientScope::whole) {
+    result.push_back({"all", {}});
+    for (size_t p = 0; p < parts.size(); ++p) result.front().parts.push_back(p);
+    return result;
+  }
+  std::map<size_t, size_t> group_of_thing;
+  for (size_t p = 0; p < parts.size(); ++p) {
+    const bool with_others = scope == GradientScope::module && !parts[p].is_table() && !parts[p].is_representation;
+    if (with_others) {
+      const auto [at, fresh] = group_of_thing.try_emplace(parts[p].thing, result.size());
+      if (fresh) result.push_back({parts[p].name.substr(0, parts[p].name.find('.')), {}});
+      result[at->second].parts.push_back(p);
+    } else {
+      result.push_back({parts[p].name, {p}});
+    }
+  }
+  return result;
+}
+
+inline at::Tensor sum_of_gramians(const std::vector<SharedPart>& parts, const std::vector<size_t>& which) {
+  at::Tensor sum;
+  for (const size_t p : which) sum = sum.defined() ? sum + parts[p].gramian : parts[p].gramian;
+  return sum;
+}
+
+/// Before any method is asked, so that no memory sees a bad step of another fork.
+inline void check_finite(const ForkState& fork, const GradientReport& report) {
+  if (!report.gramian.is_cpu()) return;
+  for (int64_t t = 0; t < report.gramian.size(0); ++t) {
+    const double square = report.gramian.const_data_ptr<double>()[t * report.gramian.size(0) + t];
+    HTL_CHECK(std::isfinite(square), "htl::backward: the squared gradient norm of task \"", fork.names[static_cast<size_t>(t)], "\" is ", square,
+              " (its loss is ", report.losses[t].item<double>(), "); lower the learning rate, clip, or look for NaN in the batch");
+  }
+}
+
+inline at::Tensor checked_weights(const ForkState& fork, const at::Tensor& gramian, at::Tensor weights) {
+  const int64_t tasks = gramian.size(0);
+  HTL_CHECK(weights.defined() && weights.dim() == 1 && weights.size(0) == tasks, "htl::backward: expected the method to return one weight for each of ", tasks,
+            " tasks, got shape ", shape_of(weights));
+  weights = weights.to(gramian.device(), at::kDouble).contiguous();
+  if (weights.is_cpu()) {
+    const double* values = weights.const_data_ptr<double>();
+    for (int64_t t = 0; t < tasks; ++t)
+      HTL_CHECK(std::isfinite(values[t]), "htl::backward: the method returned the weight ", values[t], " for task \"", fork.names[static_cast<size_t>(t)],
+                "\" at the squared gradient norm ", gramian[t][t].item<double>(), "; a method must be finite for every finite Gramian");
+  }
+  return weights;
+}
+
+/// A part as methods see it that act on single numbers.
+inline TaskGradients::Part seen_part(const SharedPart& part, int64_t tasks) {
+  if (part.is_table()) return {part.name, part.rows.sums, part.rows.rows, part.rows.valid, part.rows.table.rows()};
+  const auto& [tensor, gradients] = part.dense;
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& gradient : gradients) rows.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).reshape({-1}));
+  at::Tensor values = at::stack(rows).view({1, tasks, -1});
+  if (values.scalar_type() != at::kDouble) values = values.to(at::kFloat);
+  return {part.name, std::move(values)};
+}
+
+/// What is written: rows of a table, or the gradient of a tensor (undefined where no task came back).
+struct Result {
+  at::Tensor values, rows, valid;
+};
+
+/// Asks the method, group by group, and combines. The order of results is that of the parts.
+inline std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& parts, const std::vector<at::Tensor>& cross, GradientReport& report) {
+  std::vector<Result> results(parts.size());
+  const std::vector<PartGroup> groups = groups_of(parts, fork.scope);
+  const int64_t tasks = report.gramian.size(0);
+  const at::Tensor losses = report.losses.to(at::kDouble), active = report.active.defined() ? report.active.to(report.gramian.device()) : at::Tensor();
+  std::vector<at::Tensor> squares;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    TaskGramian gramian{.matrix = groups.size() == 1 ? report.gramian : sum_of_gramians(parts, groups[g].parts),
+                        .active = active,
+                        .cross = cross.empty() ? at::Tensor() : cross[g],
+                        .cores = fork.cores,
+                        .cores_after = fork.cores_after,
+                        .losses = losses,
+                        .step = fork.step,
+                        .generator = fork.generator};
+    report.groups.push_back({groups[g].name, gramian.matrix, {}});
+    at::Tensor& weights = report.groups.back().weights;
+    if (fork.sees_gradients()) {
+      TaskGradients gradients;
+      gradients.gramian = gramian;
+      for (const size_t p : groups[g].parts) gradients.parts.push_back(seen_part(parts[p], tasks));
+      SharedGradient shared = fork.aggregate(g, gradients);
+      HTL_CHECK(shared.parts.size() == groups[g].parts.size(), "htl::backward: expected the method to return the gradient of ", groups[g].parts.size(),
+                " parts, got ", shared.parts.size());
+      weights = shared.weights;
+      for (size_t i = 0; i < shared.parts.size(); ++i) {
+        const SharedPart& part = parts[groups[g].parts[i]];
+        SharedGradient::Part& own = shared.parts[i];
+        squares.push_back(own.values.to(at::kDouble).square().sum());
+        const at::Tensor& like = part.is_table() ? part.rows.table.weight() : part.dense.tensor;
+        own.values = own.values.to(like.scalar_type());
+        results[groups[g].parts[i]] = {part.is_table() ? own.values : own.values.view(like.sizes()), own.rows, own.valid};
+      }
+    } else {
+      weights = checked_weights(fork, gramian.matrix, fork.weights(g, gramian));
+      if (groups.size() > 1) squares.push_back(weights.dot(gramian.matrix.mv(weights)));
+      for (const size_t p : groups[g].parts) {
+        if (parts[p].is_table()) {
+          const auto& [table, rows, valid, sums, own] = parts[p].rows;
+          results[p] = {combine_rows(sums, weights, table.weight().scalar_type()), rows, valid};
+        } else {
+          results[p] = {combine_dense(parts[p].dense.gradients, weights, parts[p].dense.tensor), {}, {}};
+        }
+      }
+    }
+  }
+  ++fork.step;
+  if (groups.size() == 1) report.weights = report.groups.front().weights;
+  if (!squares.empty()) report.combined_square = at::stack(squares).sum();
+  return results;
+}
+
+}  // namespace htl::detail

@@ -7,6 +7,9 @@
 
 #include <ATen/TensorOperators.h>
 
+#include <memory>
+#include <numeric>
+
 namespace htl::inline v0_1_0 {
 
 /// @brief Options of backward().
@@ -85,7 +88,7 @@ inline void write(const std::vector<std::vector<SharedPart>>& parts, const std::
         add_row_gradient(part.rows.table, result.rows, result.values, result.valid);
       } else if (!part.is_representation && result.values.defined()) {
         at::Tensor& grad = part.dense.tensor.mutable_grad();
-        grad = grad.defined() ? grad + result.values : result.values;
+        grad = grad.defined() ? grad.add_(result.values) : result.values;  // in place, as LibTorch adds
       }
     }
 }
@@ -115,7 +118,7 @@ inline std::vector<GradientReport> differentiate(const TaskLosses& losses, const
       continue;
     }
     std::vector<size_t> all(parts[f].size());
-    for (size_t p = 0; p < all.size(); ++p) all[p] = p;
+    std::iota(all.begin(), all.end(), size_t{0});
     report.gramian = sum_of_gramians(parts[f], all);
   }
   if (!options.accumulate) {
@@ -125,6 +128,44 @@ inline std::vector<GradientReport> differentiate(const TaskLosses& losses, const
   }
   collector.write_beside();
   return reports;
+}
+
+/// One step from two or three batches: the first two give the method their products, the last one the gradients that it weighs.
+inline GradientReport differentiate_batches(const std::vector<TaskLosses>& batches, const std::shared_ptr<ForkState>& fork, const Shared* shared) {
+  const int64_t wanted = fork->batches(), given = static_cast<int64_t>(batches.size());
+  HTL_CHECK(wanted > 1, "htl::backward: the fork's method asks for one batch a step, got the losses of ", given, "; call backward(losses, fork) for each");
+  HTL_CHECK(given >= 2 && given <= wanted, "htl::backward: expected the losses of 2 to ", wanted, " batches, got ", given);
+  std::vector<std::unique_ptr<Collector>> collectors;
+  std::vector<std::vector<SharedPart>> parts;
+  std::vector<GradientReport> reports;
+  const auto share = 1.0 / static_cast<double>(given);  // what is not shared gets the mean gradient of the batches
+  for (const TaskLosses& losses : batches) {
+    reports.push_back(begin_reports(losses, {fork}).front());
+    collectors.push_back(std::make_unique<Collector>(losses, ForkStates{fork}, shared));
+    HTL_CHECK(shared || !collectors.back()->has_representations(),
+              "htl::backward: gradients at split representations of several batches have no products; name what is shared by htl::shared()");
+    collectors.back()->run(share);
+    const c10::AutoGradMode without_graph(false);
+    parts.push_back(collectors.back()->parts(0, {}));
+    check_same_parts(parts.front(), parts.back());
+    scale_parts(parts.back(), static_cast<double>(given));
+    reports.back().passes = collectors.back()->passes();
+    std::vector<size_t> all(parts.back().size());
+    std::iota(all.begin(), all.end(), size_t{0});
+    reports.back().gramian = sum_of_gramians(parts.back(), all);
+    check_finite(*fork, reports.back());
+  }
+  const c10::AutoGradMode without_graph(false);
+  std::vector<at::Tensor> cross;
+  for (const PartGroup& group : groups_of(parts.front(), fork->scope)) cross.push_back(cross_products(parts[0], parts[1], group.parts));
+  GradientReport& report = reports.back();
+  for (const GradientReport& other : reports)  // a task that lacks in one of the batches has no unbiased products
+    if (other.active.defined()) report.active = report.active.defined() ? report.active.logical_and(other.active) : other.active;
+  std::vector<std::vector<Result>> results;
+  results.push_back(combine(*fork, parts.back(), cross, report));
+  write({parts.back()}, results);
+  for (const auto& collector : collectors) collector->write_beside();
+  return report;
 }
 
 }  // namespace detail
@@ -175,6 +216,19 @@ inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, co
 /// @throws c10::ValueError, c10::Error as above
 inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const Shared& shared, const BackwardOptions& options = {}) {
   return detail::differentiate(losses, {fork.state()}, &shared, options).front();
+}
+
+/// @brief One step of a method that asks for several independent batches (MoDo, SDMGrad): `htl::backward({first, second, third}, fork)`.
+///
+/// The method sees the products G_s(first) · G_t(second), an unbiased estimate of the expected gradients' Gramian, and its weights apply to the last batch.
+/// With two batches the second is both. What is not shared gets the mean of the batches' gradients. A task counts as active if it has a label in each batch.
+/// Micro-batches don't accumulate here.
+/// @param batches the losses of 2 … method.batches() batches, each from its own forward
+/// @param fork the fork that all of them were split with
+/// @param shared what the tasks share beside the rows under the fork; nothing for the row form alone
+/// @throws c10::ValueError for a method that asks for one batch, another number of batches, or a split representation that shared() says nothing of; as above
+inline GradientReport backward(const std::vector<TaskLosses>& batches, const AnyFork& fork, const Shared& shared = {}) {
+  return detail::differentiate_batches(batches, fork.state(), shared.things() > 0 ? &shared : nullptr);
 }
 
 }  // namespace htl

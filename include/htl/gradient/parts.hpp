@@ -103,25 +103,39 @@ inline std::vector<TaskRows> gather_task_rows(const std::vector<LookupGradients>
   return result;
 }
 
-/// [T, T] float64: G_s of one batch · G_t of another, over the same parts.
-inline at::Tensor cross_products(const std::vector<SharedPart>& first, const std::vector<SharedPart>& second) {
+/// Refuses batches whose losses reach other shared tensors than the first batch's did.
+inline void check_same_parts(const std::vector<SharedPart>& first, const std::vector<SharedPart>& later) {
+  const auto same = [](const SharedPart& a, const SharedPart& b) {
+    return a.is_table() == b.is_table() && (a.is_table() ? a.rows.table.is_same(b.rows.table) : a.dense.tensor.is_same(b.dense.tensor));
+  };
+  HTL_CHECK(first.size() == later.size() && std::equal(first.begin(), first.end(), later.begin(), same),
+            "htl::backward: expected batches that went through the same model, got losses that reach other shared tensors than those of the first batch");
+}
+
+/// [T, T] float64: G_s of one batch · G_t of another, over some of their parts.
+inline at::Tensor cross_products(const std::vector<SharedPart>& first, const std::vector<SharedPart>& second, const std::vector<size_t>& which) {
   at::Tensor sum;
-  const auto add = [&](const at::Tensor& products) { sum = sum.defined() ? sum + products : products; };
-  HTL_CHECK_STATE(first.size() == second.size(), "htl::backward: expected batches that reach the same shared tensors, got ", first.size(), " and ",
-                  second.size(), " of them");
-  for (size_t p = 0; p < first.size(); ++p) {
-    HTL_CHECK_STATE(first[p].is_table() == second[p].is_table() &&
-                        (first[p].is_table() ? first[p].rows.table.is_same(second[p].rows.table) : first[p].dense.tensor.is_same(second[p].dense.tensor)),
-                    "htl::backward: expected batches that reach the same shared tensors in the same order, got \"", first[p].name, "\" and \"", second[p].name,
-                    "\"");
+  for (const size_t p : which) {
+    at::Tensor products;
     if (first[p].is_table()) {
       const int64_t tasks = first[p].rows.sums.size(1);
-      add(merge_rows({first[p].rows, second[p].rows}, /*side_by_side=*/true).gramian.narrow(0, 0, tasks).narrow(1, tasks, tasks));
+      products = merge_rows({first[p].rows, second[p].rows}, /*side_by_side=*/true).gramian.narrow(0, 0, tasks).narrow(1, tasks, tasks);
     } else {
-      add(dense_products(first[p].dense.gradients, second[p].dense.gradients, first[p].dense.tensor));
+      products = dense_products(first[p].dense.gradients, second[p].dense.gradients, first[p].dense.tensor);
     }
+    sum = sum.defined() ? sum + products : products;
   }
   return sum;
+}
+
+/// Multiplies task gradients by a number.
+inline void scale_parts(std::vector<SharedPart>& parts, double factor) {
+  for (SharedPart& part : parts) {
+    part.gramian = part.gramian * (factor * factor);
+    if (part.is_table()) part.rows.sums = part.rows.sums * factor;
+    for (at::Tensor& gradient : part.dense.gradients)
+      if (gradient.defined()) gradient = gradient * factor;
+  }
 }
 
 }  // namespace htl::detail

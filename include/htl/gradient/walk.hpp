@@ -78,7 +78,6 @@ class Walk {
         below.back() = trace_below(result.calls[c]);
         add_calls(below.back());
         add_beside(below.back().seen);
-        check_named(below.back());
       } else {
         check_below(result.calls[c], result);
       }
@@ -87,6 +86,7 @@ class Walk {
     for (size_t c = 0; c < result.calls.size(); ++c) check_tables(result.calls, c, below);
     if (shared_) {
       check_shared_tables(below);
+      for (const Trace& trace : below) check_named(trace);
       result.levels = levels(result.calls, below);
     }
 

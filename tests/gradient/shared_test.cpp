@@ -1,0 +1,640 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradients of dense shared layers against T whole backwards through dense tables: trunks, experts, levels, skips, no split at all, micro-batches, scopes.
+#include <htl/gradient/backward.hpp>
+#include <htl/nn/mlp.hpp>
+#include <htl/weighting/core_task.hpp>
+#include <htl/weighting/sum.hpp>
+
+#include <support/dense_rows.hpp>
+#include <support/given.hpp>
+#include <support/seeded.hpp>
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace {
+
+using namespace htl;
+using namespace htl::test;
+using at::Tensor;
+
+/// How a forward splits tensors and reads tables; the brute force reads dense tables and splits nothing.
+struct Ways {
+  std::function<std::vector<Tensor>(const Tensor&)> split;
+  std::function<std::vector<Tensor>(size_t)> views;  // of a table's lookup, one a task
+  std::function<Tensor(size_t)> values;              // of a table's lookup, not split
+};
+
+enum class Kind { bottom, rows_and_bottom, experts, shared_gate, levels, skip, unsplit, two_splits };
+constexpr Kind kinds[] = {Kind::bottom, Kind::rows_and_bottom, Kind::experts, Kind::shared_gate, Kind::levels, Kind::skip, Kind::unsplit, Kind::two_splits};
+
+TaskSet task_set(int64_t count) {
+  std::vector<TaskSpec> tasks;
+  for (int64_t t = 0; t < count; ++t) tasks.push_back(regression("t" + std::to_string(t)).core(t + 1 == count));
+  return TaskSet(tasks);
+}
+
+/// A random model of a kind over two tables.
+struct Model {
+  Kind kind;
+  int64_t tasks, rows;
+  std::vector<RowTable> tables;
+  std::vector<FieldBatch> batches;
+  std::vector<Tensor> named, others;     // shared parameters that are named, and those that keep the plain sum
+  std::vector<std::vector<Tensor>> own;  // of the tasks
+  std::vector<Tensor> targets, masks;
+
+  Model(Random& random, Kind of_kind, int64_t task_count, at::ScalarType type = at::kDouble) : kind(of_kind), tasks(task_count), rows(random.integer(1, 9)) {
+    const auto leaf = [&](at::IntArrayRef sizes) { return random.normal(sizes, 0.6, type).requires_grad_(); };
+    tables = {RowTable(leaf({7, 3}), "items", {.padding_row = 0}), RowTable(leaf({5, 2}), "users")};
+    for (const RowTable& table : tables) batches.push_back(FieldBatch::of(random.ids({rows, 2}, table.rows())));
+    named = {leaf({6, 5}), leaf({5, 4}), leaf({5}), leaf({4, 4}), leaf({6, 4}), leaf({6, 4}), leaf({4, 2})};
+    for (int64_t t = 0; t < tasks; ++t) {
+      own.push_back({leaf({4}), leaf({4, 2}), leaf({4, 4})});
+      others.push_back(leaf({4, 4}));
+      targets.push_back(random.normal({rows}, 1.0, type));
+      masks.push_back(random.mask({rows}, random.pick<double>({0.0, 0.7, 1.0})).to(type));
+    }
+  }
+
+  std::vector<Tensor> losses(const Ways& ways) const {
+    std::vector<Tensor> result;
+    const Tensor x = ways.values(0);
+    const auto bottom = [&] { return (x.mm(named[0]) + named[2]).tanh().mm(named[1]).tanh(); };
+    const auto add = [&](size_t t, const Tensor& hidden) {
+      result.push_back(((hidden.sin().mv(own[t][0]) - targets[t]).square() * masks[t]).sum() / static_cast<double>(rows));
+    };
+    const auto each = [&](const std::function<Tensor(size_t)>& hidden) {
+      for (size_t t = 0; t < static_cast<size_t>(tasks); ++t) add(t, hidden(t));
+    };
+    switch (kind) {
+      case Kind::bottom: {
+        const auto h = ways.split(bottom());
+        each([&](size_t t) { return h[t]; });
+        break;
+      }
+      case Kind::rows_and_bottom: {
+        const auto h = ways.split(bottom()), r = ways.views(1);
+        each([&](size_t t) { return h[t] + r[t].mm(own[t][2]); });
+        break;
+      }
+      case Kind::experts:
+      case Kind::shared_gate: {
+        const auto e = ways.split(at::stack({x.mm(named[4]).tanh(), x.mm(named[5]).tanh()}, 1)), r = ways.views(1);
+        each([&](size_t t) { return (r[t].mm(kind == Kind::experts ? own[t][1] : named[6] + own[t][1]).softmax(1).unsqueeze(2) * e[t]).sum(1); });
+        break;
+      }
+      case Kind::levels: {
+        const Tensor first = x.mm(named[4]).tanh();
+        const auto level = ways.split(first), r = ways.views(1);
+        std::vector<Tensor> streams;
+        for (size_t t = 0; t < static_cast<size_t>(tasks); ++t) streams.push_back(level[t] + r[t].mm(others[t]).tanh());
+        const auto top = ways.split((at::stack(streams).sum(0) + level[0]).mm(named[3]).tanh());
+        each([&](size_t t) { return top[t] * streams[t]; });
+        break;
+      }
+      case Kind::skip: {
+        const Tensor h = bottom();
+        const auto views = ways.split(h);
+        each([&](size_t t) { return t % 2 == 0 ? views[t] + h.sin() : views[t]; });
+        break;
+      }
+      case Kind::unsplit: {
+        const Tensor h = bottom();
+        each([&](size_t) { return h; });
+        break;
+      }
+      case Kind::two_splits: {
+        const Tensor h = bottom();
+        const auto a = ways.split(h), b = ways.split(h.mm(named[3]));
+        each([&](size_t t) { return a[t] * b[t]; });
+      }
+    }
+    return result;
+  }
+
+  TaskLosses through(const std::function<std::vector<Tensor>(const Tensor&)>& split,
+                     const std::function<std::vector<Tensor>(const Lookup&)>& split_rows) const {
+    std::vector<Lookup> looks;
+    for (size_t i = 0; i < tables.size(); ++i) looks.push_back(lookup(tables[i], batches[i]));
+    const std::vector<Tensor> values = losses({split, [&](size_t i) { return split_rows(looks[i]); }, [&](size_t i) { return looks[i].values(); }});
+    TaskLosses result;
+    for (size_t t = 0; t < values.size(); ++t) result.values.set("t" + std::to_string(t), values[t]);
+    std::vector<Tensor> active;
+    for (const Tensor& mask : masks) active.push_back(mask.sum() > 0);
+    result.active = at::stack(active);
+    return result;
+  }
+  template <class W>
+  TaskLosses through(GradientFork<W>& fork) const {
+    return through([&](const Tensor& tensor) { return fork->split(tensor); }, [&](const Lookup& look) { return fork->split(look); });
+  }
+
+  /// All shared leaves of the brute force: named parameters, tables as dense weights.
+  struct Brute {
+    Tensor jacobian;            // [T, P] of named parameters and tables
+    std::vector<Tensor> plain;  // the summed loss's gradient of the tasks' own and the other parameters
+  };
+  Brute brute() const {
+    std::vector<Tensor> weights, leaves = named, rest = others;
+    std::vector<Tensor> looked;
+    for (size_t i = 0; i < tables.size(); ++i) {
+      weights.push_back(tables[i].weight().detach().to(at::kDouble).clone().requires_grad_());
+      const Tensor entries = at::embedding(weights[i], batches[i].ids);
+      const Tensor frozen = tables[i].padding_row() ? batches[i].ids.eq(*tables[i].padding_row()) : at::zeros_like(batches[i].ids, at::kBool);
+      looked.push_back(at::where(frozen.unsqueeze(2), entries.detach(), entries).view({rows, -1}));
+    }
+    leaves.insert(leaves.end(), weights.begin(), weights.end());
+    for (const auto& of_task : own) rest.insert(rest.end(), of_task.begin(), of_task.end());
+    const auto copies = [&](const Tensor& tensor) { return std::vector<Tensor>(static_cast<size_t>(tasks), tensor); };
+    const auto values = losses({copies, [&](size_t i) { return copies(looked[i]); }, [&](size_t i) { return looked[i]; }});
+    Brute result;
+    std::vector<Tensor> rows_of_j;
+    Tensor total = at::zeros({}, at::kDouble);
+    for (const Tensor& value : values) {
+      total = total + value;
+      const auto gradients = torch::autograd::grad({value}, leaves, {}, /*retain_graph=*/true, false, /*allow_unused=*/true);
+      std::vector<Tensor> flat;
+      for (size_t i = 0; i < leaves.size(); ++i) flat.push_back((gradients[i].defined() ? gradients[i] : at::zeros_like(leaves[i])).flatten());
+      rows_of_j.push_back(at::cat(flat));
+    }
+    result.jacobian = at::stack(rows_of_j);
+    for (const Tensor& gradient : torch::autograd::grad({total}, rest, {}, false, false, true)) result.plain.push_back(gradient);
+    for (size_t i = 0; i < rest.size(); ++i)
+      if (!result.plain[i].defined()) result.plain[i] = at::zeros_like(rest[i]);
+    return result;
+  }
+
+  Tensor shared_gradient() const {
+    std::vector<Tensor> flat;
+    for (const Tensor& parameter : named) flat.push_back((parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter)).to(at::kDouble).flatten());
+    for (const RowTable& table : tables) flat.push_back(dense_gradient(table).flatten());
+    return at::cat(flat);
+  }
+  std::vector<Tensor> plain_gradients() const {
+    std::vector<Tensor> rest = others, result;
+    for (const auto& of_task : own) rest.insert(rest.end(), of_task.begin(), of_task.end());
+    for (const Tensor& parameter : rest) result.push_back(parameter.grad().defined() ? parameter.grad().clone() : at::zeros_like(parameter));
+    return result;
+  }
+  Shared shared_set() const {
+    Shared result = shared(named, tables);
+    if (kind == Kind::levels) result.others_summed();
+    return result;
+  }
+  void clear() const {
+    for (const Tensor& parameter : named) parameter.mutable_grad() = Tensor();
+    for (const Tensor& parameter : others) parameter.mutable_grad() = Tensor();
+    for (const auto& of_task : own)
+      for (const Tensor& parameter : of_task) parameter.mutable_grad() = Tensor();
+    for (const RowTable& table : tables) table.gradient().clear();
+  }
+};
+
+::testing::AssertionResult is_gramian(const Tensor& actual, const Tensor& g) {
+  const Tensor norm = g.norm(2, 1), unit = norm.where(norm > 0.0, 1.0), size = unit.unsqueeze(1) * unit.unsqueeze(0);
+  return close(actual / size, g.mm(g.t()) / size, 0.0, 1e-12);
+}
+::testing::AssertionResult is_combination(const Tensor& actual, const Tensor& w, const Tensor& g) {
+  return close(actual, w.matmul(g), 0.0, 1e-12 * (w.unsqueeze(1) * g).abs().max().item<double>());
+}
+
+Given random_weights(Random& random, int64_t tasks) {
+  Given method;
+  for (int64_t t = 0; t < tasks; ++t) method.values.push_back(random.real(-2.0, 2.0));
+  return method;
+}
+
+class SharedLayers : public Seeded {
+  Threads one_{1};
+};
+
+TEST_F(SharedLayers, EqualSeparateBackwardsThroughDenseTables) {
+  Random random(91);
+  int64_t inactive = 0;
+  for (const Kind kind : kinds)
+    for (int repetition = 0; repetition < 25; ++repetition) {
+      SCOPED_TRACE(std::to_string(static_cast<int>(kind)) + ", " + std::to_string(repetition));
+      const Model m(random, kind, random.integer(1, 5));
+      const Given method = random_weights(random, m.tasks);
+      GradientFork<Given> fork(task_set(m.tasks), method);
+      const TaskLosses losses = m.through(fork);
+      inactive += losses.active.logical_not().any().item<bool>();
+      const GradientReport report = backward(losses, fork, m.shared_set());
+      const auto [jacobian, plain] = m.brute();
+      const int64_t passes = kind == Kind::unsplit || kind == Kind::shared_gate ? m.tasks : kind == Kind::skip ? (m.tasks + 1) / 2 : 1;
+      EXPECT_EQ(report.passes, passes);
+      ASSERT_TRUE(is_gramian(report.gramian, jacobian));
+      ASSERT_TRUE(is_combination(m.shared_gradient(), at::tensor(method.values, at::kDouble), jacobian));
+      const auto own = m.plain_gradients();
+      for (size_t i = 0; i < own.size(); ++i) ASSERT_TRUE(close(own[i], plain[i])) << "parameter " << i << " that is not shared";
+      for (const RowTable& table : m.tables) EXPECT_FALSE(table.weight().grad().defined());
+    }
+  EXPECT_GT(inactive, 30);
+}
+
+TEST_F(SharedLayers, AddToGradientsThatAreThereAndCanBeDifferentiatedAgain) {
+  Random random(92);
+  for (const Kind kind : kinds) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    const Model m(random, kind, 3);
+    GradientFork<Given> fork(task_set(3), {.values = {1.0, -0.5, 2.0}});
+    backward(m.through(fork), fork, m.shared_set());
+    const Tensor once = m.shared_gradient();
+    const auto own = m.plain_gradients();
+    backward(m.through(fork), fork, m.shared_set());
+    EXPECT_TRUE(close(m.shared_gradient(), 2.0 * once));
+    const auto twice = m.plain_gradients();
+    for (size_t i = 0; i < own.size(); ++i) EXPECT_TRUE(close(twice[i], 2.0 * own[i]));
+  }
+}
+
+TEST_F(SharedLayers, AccumulateMicroBatchesToTheStepOfTheirSum) {
+  Random random(93);
+  for (const Kind kind : kinds) {
+    SCOPED_TRACE(static_cast<int>(kind));
+    Model m(random, kind, 3);
+    GradientFork<CoreTask> fork(task_set(3));
+    Tensor jacobian;
+    GradientReport report;
+    for (int part = 0; part < 3; ++part) {
+      for (size_t i = 0; i < m.tables.size(); ++i) m.batches[i] = FieldBatch::of(random.ids({m.rows, 2}, m.tables[i].rows()));
+      m.masks = {at::ones({m.rows}, at::kDouble), part == 1 ? at::zeros({m.rows}, at::kDouble) : at::ones({m.rows}, at::kDouble),
+                 at::ones({m.rows}, at::kDouble)};
+      const Tensor own = m.brute().jacobian;
+      jacobian = part == 0 ? own : jacobian + own;
+      report = backward(m.through(fork), fork, m.shared_set(), {.accumulate = part < 2});
+      EXPECT_EQ(report.gramian.defined(), part == 2);
+    }
+    EXPECT_TRUE(report.active.all().item<bool>());
+    EXPECT_TRUE(is_gramian(report.gramian, jacobian));
+    EXPECT_TRUE(is_combination(m.shared_gradient(), report.weights, jacobian));
+    EXPECT_EQ(fork->step(), 1);
+  }
+}
+
+TEST_F(SharedLayers, AreOneVectorOrSeveralByScope) {
+  Random random(94);
+  for (const GradientScope scope : {GradientScope::whole, GradientScope::module, GradientScope::tensor}) {
+    const Model m(random, Kind::rows_and_bottom, 3);
+    GradientFork<CoreTask> fork(task_set(3), {.norm = NormReference::moving_average}, scope);
+    const Shared set = shared(std::vector<Tensor>(m.named.begin(), m.named.begin() + 2), m.named[2], m.tables, m.named[3]);
+    const auto rest = [&] { return shared(set.parameters()[0].value); };
+    EXPECT_EQ(rest().things(), 1U);
+    const GradientReport report = backward(m.through(fork), fork, set);
+    const Tensor jacobian = m.brute().jacobian;
+    EXPECT_TRUE(is_gramian(report.gramian, jacobian));
+    // named: [6, 5], [5, 4], [5], [4, 4], then what is not reached, then the tables
+    const std::vector<int64_t> widths = {30, 20, 5, 16, 24, 24, 8, 21, 10};
+    std::vector<int64_t> groups = {0, 1, 2, 3, -1, -1, -1, 4, 5};  // a vector of tensors is a thing each
+    if (scope == GradientScope::whole) groups = {0, 0, 0, 0, -1, -1, -1, 0, 0};
+    EXPECT_EQ(report.groups.size(), scope == GradientScope::whole ? 1U : 6U);
+    EXPECT_EQ(report.weights.defined(), scope == GradientScope::whole);
+    Tensor expected = at::zeros({jacobian.size(1)}, at::kDouble);
+    for (int64_t g = 0; g < 6; ++g) {
+      std::vector<Tensor> columns;
+      int64_t first = 0;
+      Tensor mask = at::zeros({jacobian.size(1)}, at::kDouble);
+      for (size_t i = 0; i < widths.size(); first += widths[i++])
+        if (groups[i] == g) mask.narrow(0, first, widths[i]).fill_(1.0);
+      if (mask.sum().item<double>() == 0.0) continue;
+      const Tensor part = jacobian * mask;
+      CoreTask::State fresh;
+      expected =
+          expected +
+          CoreTask{.norm = NormReference::moving_average}.weights({.matrix = part.mm(part.t()), .active = report.active, .cores = {2}}, fresh).matmul(part);
+    }
+    EXPECT_TRUE(close(m.shared_gradient(), expected));
+    EXPECT_NEAR(report.combined_norm().item<double>(), expected.norm().item<double>(), 1e-12);
+    // the memory of each group is saved and loaded
+    GradientFork<CoreTask> loaded(task_set(3), {.norm = NormReference::moving_average}, scope);
+    std::vector<std::pair<std::string, Tensor>> saved;
+    fork->visit_state([&](const std::string& name, Tensor& field) { saved.emplace_back(name, field.defined() ? field.clone() : field); });
+    EXPECT_EQ(saved.size(), scope == GradientScope::whole ? 3U : 14U);
+    size_t next = 0;
+    loaded->visit_state([&](const std::string& name, Tensor& field) {
+      ASSERT_LT(next, saved.size());
+      EXPECT_EQ(name, saved[next].first);
+      field = saved[next++].second;
+    });
+    m.clear();
+    backward(m.through(fork), fork, set);
+    const Tensor again = m.shared_gradient();
+    m.clear();
+    backward(m.through(loaded), loaded, set);
+    EXPECT_TRUE(same_bits(m.shared_gradient(), again));
+  }
+}
+
+TEST_F(SharedLayers, OfModulesGroupByModule) {
+  torch::nn::Sequential bottom(torch::nn::Linear(3, 4), torch::nn::Tanh()), middle(torch::nn::Linear(4, 4));
+  Mlp top(MlpOptions(4, {5, 4}));
+  for (torch::nn::Module* module : std::vector<torch::nn::Module*>{bottom.get(), middle.get(), top.get()}) module->to(at::kDouble);
+  middle[0]->as<torch::nn::Linear>()->bias.set_requires_grad(false);
+  const Shared set = shared(bottom, middle, *top);
+  EXPECT_EQ(set.things(), 3U);
+  ASSERT_EQ(set.parameters().size(), 2U + 1U + 4U);  // without the frozen one
+  EXPECT_EQ(set.parameters()[2].name, "1.0.weight");
+  GradientFork<CoreTask> fork(task_set(3), {}, GradientScope::module);
+  const Tensor x = at::randn({7, 3}, at::kDouble);
+  const auto views = fork->split(top->forward(middle->forward(bottom->forward(x))));
+  TaskLosses losses;
+  for (size_t t = 0; t < 3; ++t) losses.values.set("t" + std::to_string(t), (views[t].sin() * at::randn({7, 4}, at::kDouble)).sum());
+  std::vector<std::vector<Tensor>> jacobians;
+  std::vector<Tensor> leaves;
+  for (const auto& parameter : set.parameters()) leaves.push_back(parameter.value);
+  const Tensor h = top->forward(middle->forward(bottom->forward(x)));
+  const GradientReport report = backward(losses, fork, set);
+  ASSERT_EQ(report.groups.size(), 3U);
+  EXPECT_EQ(report.groups[1].name, "1");
+  Tensor whole = at::zeros({3, 3}, at::kDouble);
+  for (const auto& group : report.groups) whole = whole + group.gramian;
+  EXPECT_TRUE(close(report.gramian, whole));
+  EXPECT_FALSE(middle[0]->as<torch::nn::Linear>()->bias.grad().defined());
+}
+
+TEST_F(SharedLayers, InFloatAndUnderAutocastAreTheDoubleResultUpToRounding) {
+  Random random(95);
+  for (const bool autocast : {false, true}) {
+    torch::nn::Sequential bottom(torch::nn::Linear(6, 16), torch::nn::ReLU(), torch::nn::Linear(16, 8));
+    std::vector<torch::nn::Linear> heads = {torch::nn::Linear(8, 1), torch::nn::Linear(8, 1), torch::nn::Linear(8, 1)};
+    const Tensor x = random.normal({64, 6}, 1.0, at::kFloat);
+    GradientFork<Given> fork(task_set(3), {.values = {1.0, -0.5, 2.0}});
+    const auto loss = [&](const Tensor& view, size_t t) {
+      return (heads[t]->forward(view).to(at::kFloat).squeeze(1) - x.select(1, static_cast<int64_t>(t))).square().mean();
+    };
+    TaskLosses losses;
+    at::autocast::set_autocast_enabled(at::kCPU, autocast);
+    const auto views = fork->split(bottom->forward(x));
+    EXPECT_EQ(views[0].scalar_type(), autocast ? at::kBFloat16 : at::kFloat);
+    for (size_t t = 0; t < 3; ++t) losses.values.set("t" + std::to_string(t), loss(views[t], t));
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::clear_cache();
+    const GradientReport report = backward(losses, fork, shared(bottom));
+    std::vector<Tensor> rows;
+    for (size_t t = 0; t < 3; ++t) {
+      std::vector<Tensor> flat;
+      for (const Tensor& gradient : torch::autograd::grad({loss(bottom->forward(x), t)}, bottom->parameters())) flat.push_back(gradient.flatten());
+      rows.push_back(at::cat(flat).to(at::kDouble));
+    }
+    const Tensor jacobian = at::stack(rows), k = jacobian.mm(jacobian.t()), size = k.diagonal().sqrt();
+    const double tolerance = autocast ? 3e-2 : 2e-6;
+    EXPECT_TRUE(close(report.gramian / (size.unsqueeze(0) * size.unsqueeze(1)), k / (size.unsqueeze(0) * size.unsqueeze(1)), 0.0, tolerance));
+    std::vector<Tensor> got;
+    for (const Tensor& parameter : bottom->parameters()) {
+      EXPECT_EQ(parameter.grad().scalar_type(), at::kFloat);
+      got.push_back(parameter.grad().flatten());
+    }
+    EXPECT_TRUE(close(at::cat(got), at::tensor({1.0, -0.5, 2.0}, at::kDouble).matmul(jacobian), 0.0, tolerance * jacobian.norm().item<double>()));
+  }
+}
+
+TEST_F(SharedLayers, OfSixtyFourTasksAreExact) {
+  Random random(96);
+  const Model m(random, Kind::rows_and_bottom, 64);
+  const Given method = random_weights(random, 64);
+  GradientFork<Given> fork(task_set(64), method);
+  const GradientReport report = backward(m.through(fork), fork, m.shared_set());
+  const Tensor jacobian = m.brute().jacobian;
+  EXPECT_TRUE(is_gramian(report.gramian, jacobian));
+  EXPECT_TRUE(is_combination(m.shared_gradient(), at::tensor(method.values, at::kDouble), jacobian));
+}
+
+/// Keeps the largest of the tasks' numbers: no combination of task gradients.
+struct Largest {
+  SharedGradient aggregate(const TaskGradients& gradients) const {
+    SharedGradient result;
+    for (const TaskGradients::Part& part : gradients.parts) result.parts.push_back({std::get<0>(part.values.max(1)), part.rows, part.valid});
+    return result;
+  }
+};
+
+/// The gradient of its first batch's task 0 in every row that it ever saw: a memory as large as what is shared.
+struct Remembering {
+  struct State {
+    std::vector<Tensor> sums;
+    template <class Visit>
+    void fields(Visit&& visit) {
+      for (Tensor& sum : sums) visit("sum", sum);
+    }
+  };
+  SharedGradient aggregate(const TaskGradients& gradients, State& state) const {
+    SharedGradient result;
+    for (size_t p = 0; p < gradients.parts.size(); ++p) {
+      const TaskGradients::Part& part = gradients.parts[p];
+      if (state.sums.size() <= p) state.sums.push_back(at::zeros({part.total_rows, part.values.size(2)}, part.values.options()));
+      if (part.rows.defined()) {
+        state.sums[p].index_add_(0, part.rows, part.values.select(1, 0));
+      } else {
+        state.sums[p] = state.sums[p] + part.values.select(1, 0);
+      }
+      result.parts.push_back({state.sums[p].clone(), part.rows.defined() ? at::arange(part.total_rows) : Tensor(), {}});
+    }
+    result.weights = at::zeros({gradients.gramian.tasks()}, at::kDouble);
+    return result;
+  }
+};
+
+TEST_F(SharedLayers, GiveMethodsThatSeeGradientsEveryNumberOnce) {
+  Random random(98);
+  for (const Kind kind : kinds)
+    for (int repetition = 0; repetition < 5; ++repetition)
+      for (const GradientScope scope : {GradientScope::whole, GradientScope::tensor}) {
+        SCOPED_TRACE(static_cast<int>(kind));
+        const Model m(random, kind, random.integer(1, 4));
+        GradientFork<Largest> fork(task_set(m.tasks), {}, scope);
+        const GradientReport report = backward(m.through(fork), fork, m.shared_set());
+        const Tensor jacobian = m.brute().jacobian, expected = std::get<0>(jacobian.max(0));
+        EXPECT_TRUE(is_gramian(report.gramian, jacobian));
+        EXPECT_TRUE(close(m.shared_gradient(), expected));
+        EXPECT_NEAR(report.combined_norm().item<double>(), expected.norm().item<double>(), 1e-12);
+        EXPECT_FALSE(report.weights.defined());
+      }
+  const Model m(random, Kind::rows_and_bottom, 2);
+  GradientFork<Remembering> fork(task_set(2));
+  Tensor sum;
+  for (int step = 0; step < 4; ++step) {
+    Model next = m;
+    for (size_t i = 0; i < m.tables.size(); ++i) next.batches[i] = FieldBatch::of(random.ids({m.rows, 2}, m.tables[i].rows()));
+    const Tensor first = next.brute().jacobian[0];
+    sum = sum.defined() ? sum + first : first;
+    m.clear();
+    const GradientReport report = backward(next.through(fork), fork, m.shared_set());
+    EXPECT_TRUE(close(m.shared_gradient(), sum));
+    EXPECT_TRUE(report.weights.defined());
+  }
+}
+
+/// Asks for three batches; keeps what it is told.
+struct ThreeBatches {
+  std::shared_ptr<TaskGramian> told = std::make_shared<TaskGramian>();
+  int64_t batches() const { return 3; }
+  Tensor weights(const TaskGramian& gramian) const {
+    *told = gramian;
+    return at::arange(1, gramian.tasks() + 1, at::kDouble);
+  }
+};
+
+TEST_F(SharedLayers, GiveMethodsOfSeveralBatchesTheirProducts) {
+  Random random(99);
+  for (const Kind kind : kinds)
+    for (const size_t count : {size_t{2}, size_t{3}}) {
+      SCOPED_TRACE(std::to_string(static_cast<int>(kind)) + " of " + std::to_string(count));
+      const Model m(random, kind, 3);
+      GradientFork<ThreeBatches> fork(task_set(3));
+      std::vector<Model> batches(count, m);
+      std::vector<TaskLosses> losses;
+      std::vector<Tensor> jacobians, plain;
+      Tensor active = at::ones({3}, at::kBool);
+      for (Model& batch : batches) {
+        for (size_t i = 0; i < m.tables.size(); ++i) batch.batches[i] = FieldBatch::of(random.ids({m.rows, 2}, m.tables[i].rows()));
+        for (Tensor& mask : batch.masks) mask = random.mask({m.rows}, 0.8).to(at::kDouble);
+        losses.push_back(batch.through(fork));
+        active = active.logical_and(losses.back().active);
+        auto brute = batch.brute();
+        jacobians.push_back(brute.jacobian);
+        for (size_t i = 0; i < brute.plain.size(); ++i) {
+          if (plain.size() <= i) plain.push_back(at::zeros_like(brute.plain[i]));
+          plain[i] = plain[i] + brute.plain[i] / static_cast<double>(count);
+        }
+      }
+      const GradientReport report = backward(losses, fork, m.shared_set());
+      const TaskGramian& told = *fork->method().told;
+      EXPECT_TRUE(close(told.cross, jacobians[0].mm(jacobians[1].t()), 0.0, 1e-12 * jacobians[0].norm().item<double>() * jacobians[1].norm().item<double>()));
+      EXPECT_TRUE(is_gramian(told.matrix, jacobians.back()));
+      EXPECT_TRUE(same_bits(told.active, active));
+      EXPECT_TRUE(is_combination(m.shared_gradient(), at::tensor({1.0, 2.0, 3.0}, at::kDouble), jacobians.back()));
+      const auto own = m.plain_gradients();
+      for (size_t i = 0; i < own.size(); ++i) EXPECT_TRUE(close(own[i], plain[i]));
+      EXPECT_TRUE(same_bits(report.gramian, told.matrix));
+    }
+  const Model m(random, Kind::bottom, 3);
+  GradientFork<ThreeBatches> fork(task_set(3));
+  GradientFork<Sum> one(task_set(3));
+  const auto say = [&](size_t count, auto& by, const Shared& set) {
+    std::vector<TaskLosses> losses;
+    for (size_t b = 0; b < count; ++b) losses.push_back(m.through(by));
+    return sentence_of([&] { backward(losses, by, set); });
+  };
+  EXPECT_TRUE(contains(say(1, fork, m.shared_set()), "losses of 2 to 3 batches, got 1"));
+  EXPECT_TRUE(contains(say(4, fork, m.shared_set()), "got 4"));
+  EXPECT_TRUE(contains(say(2, one, m.shared_set()), "asks for one batch a step, got the losses of 2"));
+  EXPECT_TRUE(contains(say(2, fork, {}), "have no products", "htl::shared()"));
+}
+
+/// Hears the losses after each step.
+struct Hearing {
+  struct State {
+    Tensor before, after;
+    template <class Visit>
+    void fields(Visit&& visit) {
+      visit("before", before);
+      visit("after", after);
+    }
+  };
+  Tensor weights(const TaskGramian& gramian, State& state) const {
+    state.before = gramian.losses.clone();
+    return at::ones({gramian.tasks()}, at::kDouble);
+  }
+  void observe(const Tensor& losses, State& state) const { state.after = losses; }
+};
+static_assert(LossObserver<Hearing> && !LossObserver<CoreTask>);
+
+TEST_F(SharedLayers, TellMethodsTheLossesAfterTheStep) {
+  Random random(100);
+  const Model m(random, Kind::bottom, 3);
+  GradientFork<Hearing> fork(task_set(3));
+  const TaskLosses losses = m.through(fork);
+  backward(losses, fork, m.shared_set());
+  TaskLosses after;
+  for (int t = 0; t < 3; ++t) after.values.set("t" + std::to_string(t), at::tensor(t + 0.5, at::kFloat));
+  fork->observe(after);
+  fork->fields([&](const std::string& name, Tensor& field) {
+    EXPECT_TRUE(close(
+        field, name == "after" ? at::tensor({0.5, 1.5, 2.5}, at::kDouble) : at::stack({losses["t0"], losses["t1"], losses["t2"]}).detach().to(at::kDouble)));
+  });
+  TaskLosses others;
+  others.values.set("x", at::ones({}));
+  EXPECT_TRUE(contains(sentence_of([&] { fork->observe(others); }), "expected losses of the fork's tasks", "got \"x\""));
+}
+
+TEST_F(SharedLayers, ReportConflictsConditionAndMagnitudes) {
+  Random random(101);
+  int64_t conflicts = 0;
+  for (int repetition = 0; repetition < 200; ++repetition) {
+    const int64_t tasks = random.integer(1, 8);
+    Tensor g = random.normal({tasks, 10}) * std::pow(10.0, random.real(-12.0, 12.0));
+    if (random.chance(0.2)) g[0].zero_();
+    GradientReport report;
+    report.gramian = g.mm(g.t());
+    const Tensor singular = at::linalg_svdvals(g), norms = g.norm(2, 1);
+    const double condition = (singular.max() / singular.min()).item<double>(), got = report.condition_number().item<double>();
+    if (norms.min().item<double>() == 0.0) {
+      EXPECT_EQ(got, std::numeric_limits<double>::infinity());
+    } else {
+      EXPECT_NEAR(got / condition, 1.0, 1e-13 * condition * condition);
+    }
+    double pairs = 0.0, opposed = 0.0;
+    for (int64_t s = 0; s < tasks; ++s)
+      for (int64_t t = 0; t < tasks; ++t) {
+        const double a = norms[s].item<double>(), b = norms[t].item<double>();
+        EXPECT_NEAR(report.magnitude_similarity()[s][t].item<double>(), a * b > 0.0 ? 2.0 * a * b / (a * a + b * b) : 0.0, 1e-12);
+        if (s < t && a * b > 0.0) {
+          pairs += 1.0;
+          opposed += g[s].dot(g[t]).item<double>() < 0.0;
+        }
+      }
+    EXPECT_NEAR(report.conflict_rate().item<double>(), pairs > 0.0 ? opposed / pairs : 0.0, 1e-15);
+    conflicts += opposed > 0.0;
+  }
+  EXPECT_GT(conflicts, 50);
+  GradientReport golden;  // of the matrix [[1, 2, −1, 0], [−2, 1, .5, 1], [.5, −1, 3, −2]]
+  const Tensor j3 = at::tensor({1., 2., -1., 0., -2., 1., .5, 1., .5, -1., 3., -2.}, at::kDouble).view({3, 4});
+  golden.gramian = j3.mm(j3.t());
+  EXPECT_NEAR(golden.condition_number().item<double>(), 2.272977, 1e-6);
+  const Tensor similarity = golden.magnitude_similarity();
+  EXPECT_TRUE(close(at::stack({similarity[0][1], similarity[0][2], similarity[1][2]}), at::tensor({.999792, .913247, .920712}, at::kDouble), 0.0, 1e-6));
+  EXPECT_EQ(golden.conflict_rate().item<double>(), 1.0);
+  golden.active = at::tensor({1, 0, 1}, at::kInt).to(at::kBool);
+  EXPECT_EQ(golden.conflict_rate().item<double>(), 1.0);
+  EXPECT_TRUE(contains(sentence_of([] { GradientReport().conflict_rate(); }), "there is no Gramian yet"));
+}
+
+TEST_F(SharedLayers, RefuseWhatTheMethodWouldNotSee) {
+  Random random(97);
+  const Model m(random, Kind::bottom, 3);
+  GradientFork<Sum> fork(task_set(3));
+  const auto say = [&](const Shared& set) { return sentence_of([&] { backward(m.through(fork), fork, set); }); };
+  EXPECT_TRUE(contains(say(shared(m.named[0], m.named[1], m.tables)), "a parameter of shape [5] lies below a split tensor", "others_summed()"));
+  EXPECT_TRUE(contains(say(shared(m.named)), "table \"items\" lies below a split tensor"));
+  EXPECT_EQ(say(shared(m.named, m.tables[0])), "no error");
+  m.clear();
+  EXPECT_EQ(say(shared(m.named[0]).others_summed()), "no error");
+  const Tensor jacobian = m.brute().jacobian;
+  EXPECT_TRUE(close(m.shared_gradient(), jacobian.sum(0))) << "the plain sum everywhere";
+  EXPECT_TRUE(contains(say(shared(m.tables[1]).others_summed()), "no error"));  // a split tensor is reached, though nothing that was named
+  EXPECT_TRUE(contains(sentence_of([&] { shared(m.named[0] * 2.0); }), "result of an operation"));
+  EXPECT_TRUE(contains(sentence_of([&] { shared(Tensor()); }), "undefined tensor"));
+  EXPECT_TRUE(contains(sentence_of([&] { shared(Mlp(nullptr)); }), "empty holder"));
+  const Tensor read = at::embedding(m.tables[0].weight(), m.batches[0].ids).view({m.rows, 6}).mm(m.named[0]);
+  TaskLosses losses;
+  const auto views = fork->split(read);
+  for (size_t t = 0; t < 3; ++t) losses.values.set("t" + std::to_string(t), views[t].sum());
+  EXPECT_TRUE(contains(sentence_of([&] { backward(losses, fork, shared(m.named, m.tables)); }), "reads the weight of table \"items\" directly"));
+  const Tensor sparse = at::embedding(m.named[0], m.batches[1].ids, -1, false, /*sparse=*/true).sum(1);
+  TaskLosses of_sparse;
+  for (size_t t = 0; t < 3; ++t) of_sparse.values.set("t" + std::to_string(t), sparse.sum());
+  EXPECT_TRUE(contains(sentence_of([&] { backward(of_sparse, fork, shared(m.named[0])); }), "got a sparse gradient", "htl::lookup"));
+  m.clear();
+  m.named[0].mutable_grad() = at::ones_like(m.named[0]);  // what was there before a refusal stays
+  TaskLosses bad = m.through(fork);
+  bad.values.set("t1", bad["t1"] * std::numeric_limits<double>::quiet_NaN());
+  EXPECT_TRUE(contains(sentence_of([&] { backward(bad, fork, m.shared_set()); }), "task \"t1\" is nan"));
+  EXPECT_TRUE(same_bits(m.named[0].grad(), at::ones_like(m.named[0])));
+  EXPECT_FALSE(m.named[1].grad().defined() || m.tables[0].gradient().defined());
+}
+
+}  // namespace

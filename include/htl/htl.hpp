@@ -28,11 +28,13 @@
 #include <htl/gradient/combine.hpp>
 #include <htl/gradient/dense_kernels.hpp>
 #include <htl/gradient/fork.hpp>
+#include <htl/gradient/linear_tasks.hpp>
 #include <htl/gradient/method_state.hpp>
 #include <htl/gradient/parts.hpp>
 #include <htl/gradient/reach.hpp>
 #include <htl/gradient/report.hpp>
 #include <htl/gradient/shared.hpp>
+#include <htl/gradient/shared_linears.hpp>
 #include <htl/gradient/walk.hpp>
 #include <htl/loss/binary_cross_entropy.hpp>
 #include <htl/loss/huber.hpp>

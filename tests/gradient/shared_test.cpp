@@ -28,8 +28,9 @@ struct Ways {
   std::function<Tensor(size_t)> values;              // of a table's lookup, not split
 };
 
-enum class Kind { bottom, rows_and_bottom, experts, shared_gate, levels, skip, unsplit, two_splits };
-constexpr Kind kinds[] = {Kind::bottom, Kind::rows_and_bottom, Kind::experts, Kind::shared_gate, Kind::levels, Kind::skip, Kind::unsplit, Kind::two_splits};
+enum class Kind { bottom, rows_and_bottom, experts, shared_gate, levels, skip, unsplit, two_splits, layers, layers_twice, layers_skip, layers_unsplit };
+constexpr Kind kinds[] = {Kind::bottom,  Kind::rows_and_bottom, Kind::experts, Kind::shared_gate,  Kind::levels,      Kind::skip,
+                          Kind::unsplit, Kind::two_splits,      Kind::layers,  Kind::layers_twice, Kind::layers_skip, Kind::layers_unsplit};
 
 TaskSet task_set(int64_t count) {
   std::vector<TaskSpec> tasks;
@@ -46,12 +47,21 @@ struct Model {
   std::vector<Tensor> named, others;     // shared parameters that are named, and those that keep the plain sum
   std::vector<std::vector<Tensor>> own;  // of the tasks
   std::vector<Tensor> targets, masks;
+  Mlp lower{nullptr}, upper{nullptr};  // layers of ours
 
   Model(Random& random, Kind of_kind, int64_t task_count, at::ScalarType type = at::kDouble) : kind(of_kind), tasks(task_count), rows(random.integer(1, 9)) {
     const auto leaf = [&](at::IntArrayRef sizes) { return random.normal(sizes, 0.6, type).requires_grad_(); };
     tables = {RowTable(leaf({7, 3}), "items", {.padding_row = 0}), RowTable(leaf({5, 2}), "users")};
     for (const RowTable& table : tables) batches.push_back(FieldBatch::of(random.ids({rows, 2}, table.rows())));
     named = {leaf({6, 5}), leaf({5, 4}), leaf({5}), leaf({4, 4}), leaf({6, 4}), leaf({6, 4}), leaf({4, 2})};
+    if (kind >= Kind::layers) {
+      lower = Mlp(MlpOptions({4, 2}, {5, 4}));
+      upper = Mlp(MlpOptions(4, {4}));
+      lower->to(type);
+      upper->to(type);
+      named = lower->parameters();
+      for (const Tensor& parameter : upper->parameters()) named.push_back(parameter);
+    }
     for (int64_t t = 0; t < tasks; ++t) {
       own.push_back({leaf({4}), leaf({4, 2}), leaf({4, 4})});
       others.push_back(leaf({4, 4}));
@@ -64,6 +74,10 @@ struct Model {
     std::vector<Tensor> result;
     const Tensor x = ways.values(0);
     const auto bottom = [&] { return (x.mm(named[0]) + named[2]).tanh().mm(named[1]).tanh(); };
+    const auto layers = [&] {
+      Mlp below = lower, above = upper;
+      return above->forward(below->forward({x.slice(1, 0, 4), x.slice(1, 4, 6)}));
+    };
     const auto add = [&](size_t t, const Tensor& hidden) {
       result.push_back(((hidden.sin().mv(own[t][0]) - targets[t]).square() * masks[t]).sum() / static_cast<double>(rows));
     };
@@ -111,6 +125,27 @@ struct Model {
         const Tensor h = bottom();
         const auto a = ways.split(h), b = ways.split(h.mm(named[3]));
         each([&](size_t t) { return a[t] * b[t]; });
+        break;
+      }
+      case Kind::layers: {
+        const auto h = ways.split(layers());
+        each([&](size_t t) { return h[t]; });
+        break;
+      }
+      case Kind::layers_twice: {  // the second one's weight has two readers
+        const auto h = ways.split(Mlp(upper)->forward(layers()));
+        each([&](size_t t) { return h[t]; });
+        break;
+      }
+      case Kind::layers_skip: {
+        const Tensor h = layers();
+        const auto views = ways.split(h);
+        each([&](size_t t) { return t % 2 == 0 ? views[t] + h.sin() : views[t]; });
+        break;
+      }
+      case Kind::layers_unsplit: {
+        const Tensor h = layers();
+        each([&](size_t) { return h; });
       }
     }
     return result;
@@ -225,7 +260,8 @@ TEST_F(SharedLayers, EqualSeparateBackwardsThroughDenseTables) {
       inactive += losses.active.logical_not().any().item<bool>();
       const GradientReport report = backward(losses, fork, m.shared_set());
       const auto [jacobian, plain] = m.brute();
-      const int64_t passes = kind == Kind::unsplit || kind == Kind::shared_gate ? m.tasks : kind == Kind::skip ? (m.tasks + 1) / 2 : 1;
+      const bool all_overlap = kind == Kind::unsplit || kind == Kind::shared_gate || kind == Kind::layers_unsplit;
+      const int64_t passes = all_overlap ? m.tasks : kind == Kind::skip || kind == Kind::layers_skip ? (m.tasks + 1) / 2 : 1;
       EXPECT_EQ(report.passes, passes);
       ASSERT_TRUE(is_gramian(report.gramian, jacobian));
       ASSERT_TRUE(is_combination(m.shared_gradient(), at::tensor(method.values, at::kDouble), jacobian));

@@ -97,7 +97,9 @@ inline std::vector<GradientReport> differentiate(const TaskLosses& losses, const
   std::vector<GradientReport> reports = begin_reports(losses, forks);
   std::vector<std::vector<SharedPart>> parts(forks.size());
   std::vector<std::vector<Result>> results(forks.size());
-  Collector collector(losses, forks, shared);
+  bool numbers = options.accumulate;
+  for (const auto& fork : forks) numbers = numbers || fork->sees_gradients() || !fork->accumulated.parts.empty();
+  Collector collector(losses, forks, shared, /*factors=*/!numbers);
   HTL_CHECK_STATE(
       !options.accumulate || shared || !collector.has_representations(),
       "htl::backward: micro-batches accumulate rows and what htl::shared() names: a split representation's gradients belong to their own batch; name "
@@ -141,7 +143,7 @@ inline GradientReport differentiate_batches(const std::vector<TaskLosses>& batch
   const auto share = 1.0 / static_cast<double>(given);  // what is not shared gets the mean gradient of the batches
   for (const TaskLosses& losses : batches) {
     reports.push_back(begin_reports(losses, {fork}).front());
-    collectors.push_back(std::make_unique<Collector>(losses, ForkStates{fork}, shared));
+    collectors.push_back(std::make_unique<Collector>(losses, ForkStates{fork}, shared, /*factors=*/false));
     HTL_CHECK(shared || !collectors.back()->has_representations(),
               "htl::backward: gradients at split representations of several batches have no products; name what is shared by htl::shared()");
     collectors.back()->run(share);

@@ -9,6 +9,10 @@
 
 namespace htl::inline v0_1_0::detail {
 
+inline torch::autograd::AutogradContext& linear_context(const SharedLinear& linear) {
+  return static_cast<torch::autograd::CppNode<LinearPartsFunction>*>(linear.node)->ctx_;
+}
+
 /// Undoes arming however backward ends.
 struct Disarm {
   explicit Disarm(Reach& r) : reach(r) {}
@@ -25,6 +29,7 @@ struct Disarm {
       lookup.collecting = false;
       lookup.collected = at::Tensor();
     };
+    for (const SharedLinear& linear : reach.linears) linear_context(linear).saved_data.erase("capture");
     for (const SharedLookup& shared : reach.lookups) release(*shared.lookup);
     for (const c10::intrusive_ptr<LookupCall>& lookup : reach.beside) release(*lookup);
   }
@@ -62,7 +67,8 @@ class ParameterGradients {
 /// Everything that one batch's passes bring back.
 class Collector {
  public:
-  Collector(const TaskLosses& losses, const std::vector<std::shared_ptr<ForkState>>& forks, const Shared* shared)
+  /// @param factors whether task gradients of linear layers may stay factors: not where somebody wants their numbers
+  Collector(const TaskLosses& losses, const std::vector<std::shared_ptr<ForkState>>& forks, const Shared* shared, bool factors)
       : losses_(losses),
         shared_(shared),
         tasks_(losses.values.size()),
@@ -77,6 +83,14 @@ class Collector {
     }
     for (const SharedLookup& shared_lookup : reach_.lookups) shared_lookup.lookup->collecting = true;
     for (const auto& lookup : reach_.beside) lookup->collecting = true;
+    if (!factors) reach_.linears.clear();
+    for (const SharedLinear& linear : reach_.linears) {
+      captures_.push_back(c10::make_intrusive<LinearCapture>());
+      linear_context(linear).saved_data["capture"] = c10::IValue::make_capsule(captures_.back());
+      LinearTasks& tasks = *linear_tasks_.emplace_back(std::make_shared<LinearTasks>());
+      tasks.weight = shared->parameters()[linear.parameter].value;
+      tasks.deltas.resize(tasks_);
+    }
   }
 
   const Reach& reach() const { return reach_; }
@@ -161,9 +175,11 @@ class Collector {
         part.name = shared_->parameters()[p].name;
         part.thing = shared_->parameters()[p].thing;
         part.dense = {shared_->parameters()[p].value, std::move(of_parameter_[p])};
+        for (size_t l = 0; l < reach_.linears.size(); ++l)
+          if (reach_.linears[l].parameter == p) part.dense.factors = std::move(linear_tasks_[l]);
         for (SharedPart& known : earlier)
           if (!known.is_table() && known.dense.tensor.is_same(part.dense.tensor)) add(part.dense.gradients, known.dense.gradients);
-        part.gramian = dense_products(part.dense.gradients, part.dense.gradients, part.dense.tensor);
+        part.gramian = part.dense.gramian();
       }
     } else {
       for (const ActiveCall* active : by_age(fork)) {
@@ -173,7 +189,7 @@ class Collector {
         part.is_representation = true;
         part.dense.tensor = active->call->base;
         for (const std::vector<at::Tensor>& of_task : active->call->collected) part.dense.gradients.push_back(of_task.front());
-        part.gramian = dense_products(part.dense.gradients, part.dense.gradients, part.dense.tensor);
+        part.gramian = part.dense.gramian();
       }
     }
     return result;
@@ -199,6 +215,7 @@ class Collector {
     };
     for (size_t l = 0; l < reach_.lookups.size(); ++l) add_one(around_[l][task_of_lookup(l)], std::exchange(reach_.lookups[l].lookup->collected, at::Tensor()));
     for (size_t p = 0; p < gradients.size(); ++p) add_one(of_parameter_[p][task_of_parameter(p)], gradients.take(p));
+    for (size_t l = 0; l < captures_.size(); ++l) linear_tasks_[l]->add(task_of_parameter(reach_.linears[l].parameter), *captures_[l]);
   }
 
   /// One task's gradient of the split representations of a level, pulled to what they come from.
@@ -252,6 +269,8 @@ class Collector {
   std::vector<std::vector<size_t>> passes_;
   std::vector<std::vector<at::Tensor>> around_;        // [lookups][T]
   std::vector<std::vector<at::Tensor>> of_parameter_;  // [parameters][T]
+  std::vector<c10::intrusive_ptr<LinearCapture>> captures_;
+  std::vector<std::shared_ptr<LinearTasks>> linear_tasks_;
 };
 
 }  // namespace htl::detail

@@ -70,9 +70,9 @@ inline at::Tensor checked_weights(const ForkState& fork, const at::Tensor& grami
 /// A part as methods see it that act on single numbers.
 inline TaskGradients::Part seen_part(const SharedPart& part, int64_t tasks) {
   if (part.is_table()) return {part.name, part.rows.sums, part.rows.rows, part.rows.valid, part.rows.table.rows()};
-  const auto& [tensor, gradients] = part.dense;
+  const at::Tensor& tensor = part.dense.tensor;
   std::vector<at::Tensor> rows;
-  for (const at::Tensor& gradient : gradients) rows.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).reshape({-1}));
+  for (const at::Tensor& gradient : part.dense.gradients) rows.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).reshape({-1}));
   at::Tensor values = at::stack(rows).view({1, tasks, -1});
   if (values.scalar_type() != at::kDouble) values = values.to(at::kFloat);
   return {part.name, std::move(values)};
@@ -125,7 +125,7 @@ inline std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart
           const auto& [table, rows, valid, sums, own] = parts[p].rows;
           results[p] = {combine_rows(sums, weights, table.weight().scalar_type()), rows, valid};
         } else {
-          results[p] = {combine_dense(parts[p].dense.gradients, weights, parts[p].dense.tensor), {}, {}};
+          results[p] = {parts[p].dense.combine(weights), {}, {}};
         }
       }
     }

@@ -20,18 +20,26 @@
 
 namespace htl::inline v0_1_0::detail {
 
-/// Σ a_i b_i in float64, in 8 interleaved sums: a fixed order, whatever the machine.
-template <class T>
-double exact_dot(const T* __restrict__ a, const T* __restrict__ b, int64_t count) {
-  constexpr int64_t lanes = 8;
-  double sums[lanes] = {};
+/// Σ a_i b_i of two rows with two others, in 4 interleaved sums each: a fixed order, whatever the machine.
+inline void dot_pairs(const double* __restrict__ a0, const double* __restrict__ a1, const double* __restrict__ b0, const double* __restrict__ b1, int64_t count,
+                      double* __restrict__ products) {
+  constexpr int64_t lanes = 4;
+  double sums[4][lanes] = {};
   int64_t i = 0;
   for (; i + lanes <= count; i += lanes)
-    for (int64_t lane = 0; lane < lanes; ++lane) sums[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
-  for (int64_t lane = 0; i < count; ++i, ++lane) sums[lane] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  for (int64_t half = lanes / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-  return sums[0];
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      sums[0][lane] += a0[i + lane] * b0[i + lane];
+      sums[1][lane] += a0[i + lane] * b1[i + lane];
+      sums[2][lane] += a1[i + lane] * b0[i + lane];
+      sums[3][lane] += a1[i + lane] * b1[i + lane];
+    }
+  for (int64_t lane = 0; i < count; ++i, ++lane) {
+    sums[0][lane] += a0[i] * b0[i];
+    sums[1][lane] += a0[i] * b1[i];
+    sums[2][lane] += a1[i] * b0[i];
+    sums[3][lane] += a1[i] * b1[i];
+  }
+  for (int64_t pair = 0; pair < 4; ++pair) products[pair] = (sums[pair][0] + sums[pair][2]) + (sums[pair][1] + sums[pair][3]);
 }
 
 /// Whether all defined gradients lie in host memory as fp32 or fp64, in one type.
@@ -41,8 +49,8 @@ inline bool has_dense_loops(const std::vector<at::Tensor>& gradients, const at::
          std::all_of(gradients.begin(), gradients.end(), [&](const at::Tensor& g) { return !g.defined() || (g.is_cpu() && g.scalar_type() == type); });
 }
 
-/// Blocks of so many numbers: T of them stay in the nearest cache, and sums do not depend on threads.
-inline constexpr int64_t kDenseBlock = 2048;
+/// Blocks of so many numbers: those of a few tasks stay in the nearest cache as float64, and sums do not depend on threads.
+inline constexpr int64_t kDenseBlock = 512;
 
 /// [T, T] float64: the products of left_s and right_t, T gradients each of one tensor; undefined ones are zeros. With the same list twice it is symmetric.
 inline at::Tensor dense_products(const std::vector<at::Tensor>& left, const std::vector<at::Tensor>& right, const at::Tensor& like) {
@@ -57,15 +65,14 @@ inline at::Tensor dense_products(const std::vector<at::Tensor>& left, const std:
     const at::Tensor rows = matrix(left);
     return rows.mm((symmetric ? rows : matrix(right)).t());
   }
-  std::vector<at::Tensor> held;
-  const auto dense = [&](const std::vector<at::Tensor>& gradients) {
+  const auto dense = [](const std::vector<at::Tensor>& gradients) {
     std::vector<at::Tensor> result;
     for (const at::Tensor& g : gradients) result.push_back(g.defined() ? g.contiguous() : g);
     return result;
   };
-  const std::vector<at::Tensor> rows = dense(left), columns = symmetric ? rows : dense(right);
-  const int64_t count = like.numel(), blocks = (count + kDenseBlock - 1) / kDenseBlock;
-  std::vector<double> partial(static_cast<size_t>(blocks * tasks * tasks), 0.0);
+  const std::vector<at::Tensor> rows = dense(left), columns = symmetric ? std::vector<at::Tensor>{} : dense(right);
+  const int64_t count = like.numel(), chunk = 16 * kDenseBlock, chunks = (count + chunk - 1) / chunk, even = tasks + tasks % 2;
+  std::vector<double> partial(static_cast<size_t>(chunks * tasks * tasks), 0.0);
   AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "htl::dense_products", [&] {
     const auto pointers = [](const std::vector<at::Tensor>& gradients) {
       std::vector<const scalar_t*> result;
@@ -73,21 +80,36 @@ inline at::Tensor dense_products(const std::vector<at::Tensor>& left, const std:
       return result;
     };
     const std::vector<const scalar_t*> a = pointers(rows), b = pointers(columns);
-    at::parallel_for(0, blocks, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) {
-        const int64_t first = block * kDenseBlock, size = std::min(kDenseBlock, count - first);
-        double* const products = partial.data() + block * tasks * tasks;
-        for (int64_t s = 0; s < tasks; ++s)
-          for (int64_t t = 0; t < (symmetric ? s + 1 : tasks); ++t)
-            if (const scalar_t* x = a[static_cast<size_t>(s)], *y = b[static_cast<size_t>(t)]; x && y)
-              products[s * tasks + t] = exact_dot(x + first, y + first, size);
+    at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+      std::vector<double> buffer(static_cast<size_t>((symmetric ? 1 : 2) * even * kDenseBlock), 0.0);  // an odd task's partner stays 0
+      double *const x = buffer.data(), *const y = symmetric ? x : x + even * kDenseBlock;
+      const auto widen = [&](const std::vector<const scalar_t*>& from, double* to, int64_t first, int64_t size) {
+        for (size_t t = 0; t < from.size(); ++t, to += kDenseBlock)
+          if (from[t])
+            for (int64_t i = 0; i < size; ++i) to[i] = static_cast<double>(from[t][first + i]);
+      };
+      for (int64_t c = begin; c < end; ++c) {
+        double* const sums = partial.data() + c * tasks * tasks;
+        for (int64_t first = c * chunk; first < std::min(count, (c + 1) * chunk); first += kDenseBlock) {
+          const int64_t size = std::min(kDenseBlock, count - first);
+          widen(a, x, first, size);
+          if (!symmetric) widen(b, y, first, size);
+          for (int64_t s = 0; s < tasks; s += 2)
+            for (int64_t t = 0; t < (symmetric ? s + 1 : tasks); t += 2) {
+              double products[4];
+              dot_pairs(x + s * kDenseBlock, x + (s + 1) * kDenseBlock, y + t * kDenseBlock, y + (t + 1) * kDenseBlock, size, products);
+              for (int64_t i = 0; i < 2; ++i)
+                for (int64_t j = 0; j < 2; ++j)
+                  if (s + i < tasks && t + j < tasks) sums[(s + i) * tasks + t + j] += products[2 * i + j];
+            }
+        }
       }
     });
   });
   at::Tensor result = at::zeros({tasks, tasks}, at::kDouble);
   auto* const sums = result.mutable_data_ptr<double>();
-  for (int64_t block = 0; block < blocks; ++block)
-    for (int64_t i = 0; i < tasks * tasks; ++i) sums[i] += partial[static_cast<size_t>(block * tasks * tasks + i)];
+  for (int64_t c = 0; c < chunks; ++c)
+    for (int64_t i = 0; i < tasks * tasks; ++i) sums[i] += partial[static_cast<size_t>(c * tasks * tasks + i)];
   if (symmetric)
     for (int64_t s = 0; s < tasks; ++s)
       for (int64_t t = 0; t < s; ++t) sums[t * tasks + s] = sums[s * tasks + t];
@@ -119,7 +141,7 @@ inline at::Tensor combine_dense(const std::vector<at::Tensor>& gradients, const 
     scalar_t* const to = result.mutable_data_ptr<scalar_t>();
     std::vector<const scalar_t*> from;
     for (const at::Tensor& g : held) from.push_back(g.const_data_ptr<scalar_t>());
-    at::parallel_for(0, count, 8 * kDenseBlock, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, count, 32 * kDenseBlock, [&](int64_t begin, int64_t end) {
       for (int64_t first = begin; first < end; first += kDenseBlock) {
         const int64_t last = std::min(first + kDenseBlock, end);
         const auto weight_of = [&](size_t t) { return static_cast<scalar_t>(factors[t]); };

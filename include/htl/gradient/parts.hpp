@@ -4,12 +4,13 @@
 #pragma once
 
 #include <htl/embedding/lookup.hpp>
-#include <htl/gradient/dense_kernels.hpp>
+#include <htl/gradient/linear_tasks.hpp>
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/stack.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,10 +26,14 @@ struct TaskRows {
   at::Tensor gramian;  // [T, T]; undefined for a piece that is merged later
 };
 
-/// The T task gradients of one tensor, undefined where a task does not reach it.
+/// The T task gradients of one tensor, undefined where a task does not reach it; of a linear layer's weight perhaps as factors.
 struct TaskTensors {
   at::Tensor tensor;
   std::vector<at::Tensor> gradients;
+  std::shared_ptr<LinearTasks> factors = nullptr;
+
+  at::Tensor gramian() const { return factors ? factors->gramian() : dense_products(gradients, gradients, tensor); }
+  at::Tensor combine(const at::Tensor& weights) const { return factors ? factors->combine(weights) : combine_dense(gradients, weights, tensor); }
 };
 
 /// One lookup's share of the task gradients: T gradients [B, D], undefined where a task does not reach it.

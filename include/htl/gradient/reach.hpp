@@ -34,6 +34,12 @@ struct SharedLookup {
   size_t fork;
 };
 
+/// A linear layer of ours whose weight is a shared parameter that nothing else reaches: its task gradients can stay factors.
+struct SharedLinear {
+  size_t parameter;
+  torch::autograd::Node* node;
+};
+
 /// Where a task's gradient arrives: a view of calls[index], lookups[index], or the shared parameter of that index.
 struct Point {
   enum class Kind { view, lookup, parameter } kind;
@@ -48,6 +54,7 @@ struct Reach {
   std::vector<c10::intrusive_ptr<LookupCall>> beside;  // lookups of tables that no fork sees
   std::vector<Point> points;
   std::vector<std::set<size_t>> points_of_task;
+  std::vector<SharedLinear> linears;
   std::vector<std::vector<size_t>> levels;  // with shared(): split representations from top to bottom; what one comes from lies in a later level
 };
 

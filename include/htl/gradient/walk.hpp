@@ -4,7 +4,7 @@
 #pragma once
 
 #include <htl/gradient/reach.hpp>
-#include <htl/gradient/shared.hpp>
+#include <htl/gradient/shared_linears.hpp>
 
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -119,6 +119,12 @@ class Walk {
     }
     for (const Trace& trace : below)
       for (Node* node : trace.lookups) add_lookup(node);
+    if (shared_) {
+      std::unordered_set<Node*> nodes;
+      for (const std::vector<Trace>* traces : std::initializer_list<const std::vector<Trace>*>{&traces_, &below})
+        for (const Trace& trace : *traces) nodes.insert(trace.seen.begin(), trace.seen.end());
+      result.linears = shared_linears(nodes, leaf_numbers_, shared_->parameters());
+    }
     for (const auto& [age, lookup] : beside_) result.beside.push_back(lookup);
     return result;
   }

@@ -27,6 +27,12 @@ enum class Activation {
 
 namespace detail {
 
+/// @brief Takes what dW = δᵀ x is made of instead of dW: who puts one into a node's saved_data under "capture" forms dW itself, or does without it.
+struct LinearCapture : torch::CustomClassHolder {
+  at::Tensor delta;               // [B, O] of the last backward
+  std::vector<at::Tensor> parts;  // x_p [B, D_p]
+};
+
 /// @brief y = dropout(act(Σ_p z_p W_pᵀ + b)), z_p = x_p or x_p M_pᵀ + s_p; arguments (weight, relu, dropout, generator, parts…, maps…, mapped, bias).
 ///
 /// maps = M_p, s_p of the mapped parts in their order; mapped[p] = the place of M_p among them, or −1.
@@ -78,7 +84,13 @@ struct LinearPartsFunction : torch::autograd::Function<LinearPartsFunction> {
     const bool with_bias = ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(1 + count + maps);
     torch::autograd::variable_list result(6 + count + maps);  // weight, relu, dropout, generator, parts…, maps…, mapped, bias
     auto [gradient, sums] = start_linear_backward(gradients[0], saved[1], ctx->saved_data["scale"].toDouble(), with_bias || maps > 0);
-    if (ctx->needs_input_grad(0)) result[0] = at::empty(weight.sizes(), weight.options());  // dense rows, whatever the weight's strides
+    if (const auto capture = ctx->saved_data.find("capture"); capture != ctx->saved_data.end()) {
+      const auto taken = c10::static_intrusive_pointer_cast<LinearCapture>(capture->second.toCapsule());
+      taken->delta = gradient;
+      taken->parts.assign(saved.begin() + 2, saved.begin() + 2 + static_cast<std::ptrdiff_t>(count));
+    } else if (ctx->needs_input_grad(0)) {
+      result[0] = at::empty(weight.sizes(), weight.options());  // dense rows, whatever the weight's strides
+    }
     int64_t column = 0;
     for (size_t p = 0; p < count; ++p) {
       const at::Tensor& part = saved[2 + p];

@@ -116,10 +116,10 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
         return result;
       };
       dense.zero_grad();
-      const auto views = timed([&] { return net->core_task->split(net->embedding->lookup(batch)); });
+      const auto views = timed([&] { return net->adjuster->split(net->embedding->lookup(batch)); });
       const auto outputs = timed([&] { return net->graph->forward(views); });
       const auto losses = timed([&] { return loss(outputs, batch.labels); });
-      timed([&] { return htl::backward(losses, net->core_task); });
+      timed([&] { return htl::backward(losses, net->adjuster); });
       timed([&] { return rows.step(), 0; });
       timed([&] { return dense.step(), 0; });
       timed([&] { return products.run(), 0; });
@@ -144,7 +144,7 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
 int main(int argc, char** argv) {
   int64_t rows = 36'000, batch_size = 1024, steps = 200, warmup = 20, threads = 2;
   double clip = 0.0;
-  std::string matrix = "auto", mode = "adjusted", precision = "fp32", device = "cpu";
+  std::string matrix = "auto", mode = "adjusted", precision = "fp32", device = "cpu", adjuster = "core_task", model = "htlnet";
   CLI::App app("Times whole training steps");
   app.add_option("--rows", rows);
   app.add_option("--batch", batch_size);
@@ -153,6 +153,8 @@ int main(int argc, char** argv) {
   app.add_option("--matrix", matrix);
   app.add_option("--mode", mode)->check(CLI::IsMember({"adjusted", "plain", "both", "parts"}));
   app.add_option("--threads", threads);
+  app.add_option("--adjuster", adjuster, "The method of an adjusted step, as htlnet train --adjuster takes it");
+  app.add_option("--model", model, "htlnet, or shared_embedding: towers without transfer")->check(CLI::IsMember({"htlnet", "shared_embedding"}));
   app.add_option("--clip", clip, "Largest norm of the whole gradient; 0 = no clipping")->check(CLI::NonNegativeNumber);
   app.add_option("--precision", precision)->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
   app.add_option("--device", device)->check(CLI::IsMember({"cpu", "cuda"}));
@@ -178,7 +180,8 @@ int main(int argc, char** argv) {
   for (const std::string which : {"adjusted", "plain"}) {
     if (mode != "both" && mode != which) continue;
     htlnet::Options options;
-    options.model.adjuster = which == "adjusted" ? "core_task" : "sum";
+    options.model.model = model;
+    options.model.adjuster = which == "adjusted" ? adjuster : "sum";
     options.train.precision = precision;
     options.train.clip_norm = clip;
     options.train.average = "none";  // as the programs that it is compared with

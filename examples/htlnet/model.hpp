@@ -8,8 +8,11 @@
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/gradient/backward.hpp>
 #include <htl/transfer/task_graph.hpp>
-#include <htl/weighting/core_task.hpp>
-#include <htl/weighting/sum.hpp>
+#include <htl/weighting/built_in_methods.hpp>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/ones.h>
 
 #include <optional>
 
@@ -23,6 +26,23 @@ inline htl::CoreTask core_task_of(const ModelOptions& options) {
                   : options.norm == "average" ? htl::NormReference::moving_average
                                               : htl::NormReference::before_projection,
           .several_cores = options.several_cores == "own" ? htl::SeveralCores::own : htl::SeveralCores::combined};
+}
+
+/// What --adjuster names; core_task without options of its own takes those of --alpha, --gamma, ….
+inline htl::AnyWeighting adjuster_of(const ModelOptions& options) {
+  if (options.adjuster == "core_task") return htl::AnyWeighting(core_task_of(options), "core_task");
+  return htl::built_in_methods().make(htl::parse_method(options.adjuster));
+}
+
+/// Asks the adjuster once, on unit gradients, so that what it refuses for these tasks it refuses before there is a run: no core, weights of another number.
+inline void check_adjuster(const ModelOptions& options, const htl::TaskSet& tasks) {
+  const htl::AnyWeighting adjuster = adjuster_of(options);
+  htl::TaskGradients gradients = htl::task_gradients(at::eye(tasks.size(), at::kDouble));
+  gradients.gramian.cores = tasks.cores();
+  gradients.gramian.losses = at::ones({tasks.size()}, at::kDouble);
+  gradients.gramian.generator = at::detail::createCPUGenerator(0);
+  htl::AnyWeighting::State memory = adjuster.initial_state();
+  adjuster.aggregate(gradients, memory);
 }
 
 inline htl::TaskGraphOptions graph_options_of(const ModelOptions& options, int64_t width, int64_t numeric_width) {
@@ -44,7 +64,7 @@ inline htl::TaskGraphOptions graph_options_of(const ModelOptions& options, int64
 /// How a forward prepares for backward: one shared gradient, or one a task.
 enum class Gradients {
   summed,    // losses.sum().backward()
-  adjusted,  // htl::backward(losses, net->core_task)
+  adjusted,  // htl::backward(losses, net->adjuster)
   watched    // htl::backward(losses, net->plain_sum): the plain sum, with a report
 };
 
@@ -58,18 +78,18 @@ class HtlNetImpl : public torch::nn::Module {
             "embedding",
             htl::FieldEmbedding(
                 htl::FieldEmbeddingOptions(fields, options.embedding_dim).unknown_ids(htl::UnknownIds::map_to_zero).initial_sd(options.embedding_sd)))),
-        core_task(register_module("core_task", htl::GradientFork<htl::CoreTask>(tasks, core_task_of(options)))),
+        adjuster(register_module("adjuster", htl::GradientFork<htl::AnyWeighting>(tasks, adjuster_of(options)))),
         plain_sum(register_module("plain_sum", htl::GradientFork<htl::Sum>(tasks))),
         graph(register_module("graph", htl::TaskGraph<>(tasks, graph_options_of(options, embedding->width(), numeric_width)))) {}
 
   htl::TaskOutputs forward(const htl::Batch& batch, Gradients gradients = Gradients::summed) {
     htl::Lookup lookup = embedding->lookup(batch);
     if (gradients == Gradients::summed) return graph->forward(lookup.values(), batch.numeric);
-    return graph->forward(gradients == Gradients::adjusted ? core_task->split(lookup) : plain_sum->split(lookup), batch.numeric);
+    return graph->forward(gradients == Gradients::adjusted ? adjuster->split(lookup) : plain_sum->split(lookup), batch.numeric);
   }
 
   htl::FieldEmbedding embedding{nullptr};
-  htl::GradientFork<htl::CoreTask> core_task{nullptr};
+  htl::GradientFork<htl::AnyWeighting> adjuster{nullptr};
   htl::GradientFork<htl::Sum> plain_sum{nullptr};
   htl::TaskGraph<> graph{nullptr};
 };

@@ -5,6 +5,7 @@
 #include "toml_file.hpp"
 
 #include <htl/transfer/temperature.hpp>
+#include <htl/weighting/built_in_methods.hpp>
 
 #include <toml++/toml.h>
 #include <CLI/CLI.hpp>
@@ -184,8 +185,10 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(read_by([](const std::string& text) { htl::Temperature::parse(text); }, ""))
       ->capture_default_str()
       ->group("Transfer");
-  app.add_option("--adjuster", model.adjuster, "How the tasks' gradients on the embeddings are combined")
-      ->check(one_of({"core_task", "sum"}))
+  app.add_option("--adjuster", model.adjuster,
+                 "How the tasks' gradients on the embeddings are combined: NAME[:option=value,…] of docs/methods.md, as in cagrad:c=0.4; core_task alone takes the "
+                 "options below")
+      ->check(read_by([](const std::string& text) { htl::built_in_methods().make(htl::parse_method(text)); }, "NAME[:option=value,…]"))
       ->capture_default_str()
       ->group("Gradient");
   app.add_option("--alpha", model.alpha, "Part of what conflicts with the core task that is projected away")

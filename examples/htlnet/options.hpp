@@ -29,7 +29,7 @@ inline constexpr int64_t default_min_count = 2;
 
 struct ModelOptions {
   std::string model = "htlnet";        // htlnet | shared_embedding
-  std::string adjuster = "core_task";  // core_task | sum
+  std::string adjuster = "core_task";  // NAME[:option=value,…] of htl::built_in_methods()
   double alpha = 1.0, gamma = 0.5, clip_ratio = 100.0;
   std::string norm = "before";  // before | after | average
   std::string several_cores = "combined";

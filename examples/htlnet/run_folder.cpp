@@ -92,7 +92,7 @@ htl::Named<double> scalars_of(const nlohmann::json& line) {
   for (const char* group : {"losses", "norms", "cosines", "weights"})
     if (line.contains(group)) add(group, line[group]);
   for (const char* rate : {"row_lr", "dense_lr"}) scalars.set("rates/" + std::string(rate), line.at(rate).get<double>());
-  for (const char* name : {"gradient_norm", "samples_per_second"})
+  for (const char* name : {"gradient_norm", "conflict_rate", "condition_number", "samples_per_second"})
     if (line.contains(name)) scalars.set(name, line[name].get<double>());
   return scalars;
 }

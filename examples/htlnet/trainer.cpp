@@ -64,6 +64,15 @@ std::unique_ptr<htl::WeightAverage> average_of(const std::string& wanted, const 
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
+/// The rows of a batch in some near equal parts; itself where one is asked for.
+std::vector<htl::Batch> parts_of(const htl::Batch& batch, int64_t count) {
+  if (count == 1) return {batch};
+  const htl::TableData rows(batch);
+  std::vector<htl::Batch> parts;
+  for (int64_t p = 0; p < count; ++p) parts.push_back(rows.slice(batch.rows() * p / count, batch.rows() * (p + 1) / count).all());
+  return parts;
+}
+
 std::vector<double> numbers(const torch::Tensor& tensor) {
   const torch::Tensor values = tensor.detach().to(torch::kCPU, torch::kDouble).contiguous();
   return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
@@ -94,26 +103,32 @@ void Trainer::set_rates() {
 }
 
 // The plain sum is one gradient [B, F·d] without a fork. A watched step takes the fork for its report: the same sum in another order, so the logged steps of
-// --adjuster sum round differently.
+// --adjuster sum round differently. A method that wants several independent batches gets the batch in as many parts.
 Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
-  const bool adjusted = options_.model.adjuster == "core_task";
+  const bool adjusted = options_.model.adjuster != "sum";
+  htl::GradientFork<htl::AnyWeighting>& adjuster = net_->adjuster;
   dense_.zero_grad();
-  htl::TaskLosses losses;
-  {
+  const auto losses_of = [&](const htl::Batch& rows) {
     const Autocast autocast(options_.train.precision == "bf16", device_);
-    losses = loss_(net_->forward(batch, adjusted ? Gradients::adjusted : watch ? Gradients::watched : Gradients::summed), batch.labels);
+    return loss_(net_->forward(rows, adjusted ? Gradients::adjusted : watch ? Gradients::watched : Gradients::summed), rows.labels);
+  };
+  std::vector<htl::TaskLosses> losses;
+  std::vector<torch::Tensor> values;
+  for (const htl::Batch& part : parts_of(batch, adjusted ? adjuster->method().batches() : 1)) {
+    losses.push_back(losses_of(part));
+    std::vector<torch::Tensor> own;
+    for (const auto& [name, loss] : losses.back().values) own.push_back(loss.detach());
+    values.push_back(torch::stack(own));
   }
   StepResult result;
-  std::vector<torch::Tensor> values;
-  for (const auto& [name, loss] : losses.values) values.push_back(loss.detach());
-  result.losses = torch::stack(values);
+  result.losses = values.size() == 1 ? values.front() : torch::stack(values).mean(0);
   if (device_.is_cpu()) check_finite(watch_losses(result.losses.isfinite()));
   if (adjusted) {
-    result.report = htl::backward(losses, net_->core_task);
+    result.report = losses.size() == 1 ? htl::backward(losses.front(), adjuster) : htl::backward(losses, adjuster);
   } else if (watch) {
-    result.report = htl::backward(losses, net_->plain_sum);
+    result.report = htl::backward(losses.front(), net_->plain_sum);
   } else {
-    losses.sum().backward();
+    losses.front().sum().backward();
   }
   torch::Tensor active;  // on the CPU htl::backward and check_finite have refused what is not finite
   if (!device_.is_cpu()) {
@@ -125,6 +140,10 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
   if (average_) average_->update();
   std::visit([&](auto& rows) { rows.step(active); }, rows_);
   dense_.step(active);
+  if (adjusted && adjuster->method().observes()) {
+    const torch::NoGradGuard no_grad;
+    adjuster->observe(losses_of(batch));
+  }
   ++step_;
   return result;
 }
@@ -153,13 +172,17 @@ void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
   line["dense_lr"] = dense_rate_(step_ - 1);
   if (result.gradient_norm.defined()) line["gradient_norm"] = numbers(result.gradient_norm).front();
   if (!result.report) return;
-  const std::vector<double> norms = numbers(result.report->norms()), cosines = numbers(result.report->cosines()), weights = numbers(result.report->weights);
+  const htl::GradientReport& report = *result.report;
+  const std::vector<double> norms = numbers(report.norms()), cosines = numbers(report.cosines());
+  const std::vector<double> weights = report.weights.defined() ? numbers(report.weights) : std::vector<double>();  // GradDrop has none
   for (int64_t t = 0; t < tasks_.size(); ++t) {
     line["norms"][tasks_[t].name()] = norms[static_cast<size_t>(t)];
-    line["weights"][tasks_[t].name()] = weights[static_cast<size_t>(t)];
+    if (!weights.empty()) line["weights"][tasks_[t].name()] = weights[static_cast<size_t>(t)];
     for (int64_t s = 0; s < t; ++s) line["cosines"][tasks_[s].name() + "," + tasks_[t].name()] = cosines[static_cast<size_t>(t * tasks_.size() + s)];
   }
-  line["passes"] = result.report->passes;
+  line["conflict_rate"] = numbers(report.conflict_rate()).front();
+  if (const double condition = numbers(report.condition_number()).front(); std::isfinite(condition)) line["condition_number"] = condition;
+  line["passes"] = report.passes;
 }
 
 htl::BatchLoader training_loader(const htl::TableData& train, const TrainOptions& options, const torch::Device& device) {

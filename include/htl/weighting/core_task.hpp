@@ -43,8 +43,8 @@ enum class SeveralCores {
 /// ratio 1; a G_t that the projection cancels (below 1e-14 of its square) has ratio C, or 1 where C = ∞; several cores that cancel each other (below
 /// 1e-14 of their squares) count as K_cc = 0.
 ///
-/// **Inactive tasks**: their gradient is 0, their averages stand still. **Cores**: those that the task set marks, or `core_task`; none is refused; several by
-/// `several_cores`; the cores among themselves keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation.
+/// **Inactive tasks**: their gradient is 0, their averages stand still. **Cores**: none is refused; several by `several_cores`; the cores among themselves
+/// keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation.
 /// The paper does not say which norm step 2 takes after step 1; the default is the one before.
 struct CoreTask {
   double alpha = 1.0;                                     ///< part of the conflicting component that is removed, ≥ 0; 0 = no projection
@@ -53,7 +53,6 @@ struct CoreTask {
   NormReference norm = NormReference::before_projection;  ///< the norm in step 2
   SeveralCores several_cores = SeveralCores::combined;    ///< the meaning of several cores
   double average_decay = 0.9;                             ///< decay β in [0, 1) of the moving averages
-  int64_t core_task = -1;                                 ///< the core task's position; −1 = the tasks that are marked as cores (TaskGramian::cores)
 
   /// @brief What a run remembers: the moving averages of the norms.
   struct State {
@@ -80,7 +79,6 @@ struct CoreTask {
  private:
   std::vector<std::vector<int64_t>> cores_of_tasks(const TaskGramian& gramian) const;
   void check(const TaskGramian& gramian) const;
-  at::Tensor weights_of_cores(const TaskGramian& gramian, State& state) const;
   double ratio(double core, double task, double floor) const;
 };
 
@@ -100,15 +98,6 @@ inline double CoreTask::ratio(double core, double task, double floor) const {
 }
 
 inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) const {
-  if (core_task < 0) return weights_of_cores(gramian, state);
-  HTL_CHECK(core_task < gramian.tasks(), "htl::CoreTask: expected core_task to be the position of one of ", gramian.tasks(), " tasks, got ", core_task);
-  TaskGramian with_core = gramian;
-  with_core.cores = {core_task};
-  with_core.cores_after.clear();
-  return weights_of_cores(with_core, state);
-}
-
-inline at::Tensor CoreTask::weights_of_cores(const TaskGramian& gramian, State& state) const {
   check(gramian);
   const int64_t tasks = gramian.tasks();
   if (norm == NormReference::moving_average) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/task/tensor_operators.hpp>
+#include <htl/weighting/memory.hpp>
 #include <htl/weighting/weighting.hpp>
 
 #include <ATen/TensorOperators.h>
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 namespace htl::inline v0_1_0 {
 
@@ -43,9 +45,9 @@ enum class SeveralCores {
 /// ratio 1; a G_t that the projection cancels (below 1e-14 of its square) has ratio C, or 1 where C = ∞; several cores that cancel each other (below
 /// 1e-14 of their squares) count as K_cc = 0.
 ///
-/// **Inactive tasks**: their gradient is 0, their averages stand still. **Cores**: none is refused; several by `several_cores`; the cores among themselves
-/// keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation.
-/// The paper does not say which norm step 2 takes after step 1; the default is the one before.
+/// **Inactive tasks**: their gradient is 0, their averages stand still. **Cores**: none is refused; several by `several_cores`, or the one that `core` names;
+/// the cores among themselves keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation. The paper does not
+/// say which norm step 2 takes after step 1; the default is the one before.
 struct CoreTask {
   double alpha = 1.0;                                     ///< part of the conflicting component that is removed, ≥ 0; 0 = no projection
   double gamma = 0.5;                                     ///< how far sizes are adapted to the core's, in [0, 1]
@@ -53,6 +55,7 @@ struct CoreTask {
   NormReference norm = NormReference::before_projection;  ///< the norm in step 2
   SeveralCores several_cores = SeveralCores::combined;    ///< the meaning of several cores
   double average_decay = 0.9;                             ///< decay β in [0, 1) of the moving averages
+  std::optional<int64_t> core = {};                       ///< the position of the one core task, instead of the cores that the TaskGramian has
 
   /// @brief What a run remembers: the moving averages of the norms.
   struct State {
@@ -83,7 +86,8 @@ struct CoreTask {
 };
 
 inline void CoreTask::check(const TaskGramian& gramian) const {
-  HTL_CHECK(!gramian.cores.empty(), "htl::CoreTask: expected at least one core task, got none; mark one with .core(), or use htl::Sum");
+  HTL_CHECK(!core || (*core >= 0 && *core < gramian.tasks()), "htl::CoreTask: expected core in 0 … ", gramian.tasks() - 1, ", got ", core.value_or(0));
+  HTL_CHECK(core || !gramian.cores.empty(), "htl::CoreTask: expected at least one core task, got none; mark one with .core(), set .core, or use htl::Sum");
   HTL_CHECK(alpha >= 0.0 && std::isfinite(alpha), "htl::CoreTask: expected a finite alpha ≥ 0, got ", alpha);
   HTL_CHECK(gamma >= 0.0 && gamma <= 1.0, "htl::CoreTask: expected gamma in [0, 1], got ", gamma);
   HTL_CHECK(clip_ratio >= 1.0, "htl::CoreTask: expected clip_ratio ≥ 1, got ", clip_ratio);
@@ -99,15 +103,14 @@ inline double CoreTask::ratio(double core, double task, double floor) const {
 
 inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) const {
   check(gramian);
-  const int64_t tasks = gramian.tasks();
-  if (norm == NormReference::moving_average) {
-    for (at::Tensor* average : {&state.core_norms, &state.task_norms}) {
-      if (!average->defined()) *average = at::zeros({tasks}, gramian.matrix.options());
-      HTL_CHECK(average->dim() == 1 && average->size(0) == tasks, "htl::CoreTask: the state was made for ", shape_of(*average), " tasks, the Gramian has ",
-                tasks, "; forget it");
-      if (average->device() != gramian.matrix.device() || average->scalar_type() != at::kDouble) *average = average->to(gramian.matrix.options());
-      if (!average->is_contiguous()) *average = average->contiguous();  // as a loaded state may not be
-    }
+  if (norm == NormReference::moving_average)
+    for (at::Tensor* average : {&state.core_norms, &state.task_norms})
+      detail::prepare_memory("htl::CoreTask", *average, {gramian.tasks()}, gramian.matrix.device());
+  if (core) {
+    TaskGramian one = gramian;
+    one.cores = {*core};
+    one.cores_after.clear();
+    return one.matrix.is_cpu() ? weights_by_loops(one, state) : weights_by_tensors(one, state);
   }
   return gramian.matrix.is_cpu() ? weights_by_loops(gramian, state) : weights_by_tensors(gramian, state);
 }

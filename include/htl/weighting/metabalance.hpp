@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file metabalance.hpp
+/// @brief MetaBalance: the other tasks' gradients take the usual size of the core task's.
+#pragma once
+
+#include <htl/task/tensor_operators.hpp>
+#include <htl/weighting/memory.hpp>
+#include <htl/weighting/weighting.hpp>
+
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+
+#include <optional>
+
+namespace htl::inline v0_1_0 {
+
+/// @brief MetaBalance (He et al., "MetaBalance: Improving Multi-Task Recommendations via Adapting Gradient Magnitudes of Auxiliary Tasks", WWW 2022, Algorithm
+/// 1).
+///
+/// Moving averages m_t ← β m_t + (1 − β) ‖g_t‖, from 0; every task that is no core: w_t = r m_c / m_t + 1 − r; cores: 1. m_c is the average of the core's norm;
+/// several cores count as one, whose gradient is their sum. As both averages start at 0, their ratio needs no correction.
+///
+/// Where m_c = 0 or m_t is 0 (below 1e-100 m_c) nothing is known of a size, and the ratio is 1. **Inactive tasks**: weight 0, their averages stand still; so
+/// does m_c where no core is active. One task: weight 1. **Device**: ATen without branches or synchronisation; a CUDA graph can capture it after a first step,
+/// which makes the memory. **Cost** some 20 small operators. The authors' code does this for each parameter tensor by itself, with task 0 as the core: give
+/// each group of parameters its own memory for that. CoreTask{.alpha = 0, .clip_ratio = infinity, .norm = NormReference::moving_average} is the same with a
+/// memory of the core's norm for each task.
+struct MetaBalance {
+  std::optional<int64_t> core = {};  ///< the core's position; nothing = the cores of the TaskGramian
+  double relax = 0.7;                ///< r in [0, 1]: 0 leaves gradients as they are, 1 gives them all the core's usual norm
+  double beta = 0.9;                 ///< decay of the averages, in [0, 1)
+
+  /// @brief What a run remembers.
+  struct State {
+    at::Tensor norms;  ///< [T] float64: averages of ‖g_t‖; at a core's position, of the norm of the cores' sum
+    /// @brief Names the tensors for saving, loading, resetting and moving.
+    template <class Visit>
+    void fields(Visit&& visit) {
+      visit("norms", norms);
+    }
+  };
+
+  /// @brief [T] float64 weights.
+  /// @throws c10::ValueError without a core, with options outside their ranges, or where the state was made for other tasks
+  at::Tensor weights(const TaskGramian& gramian, State& state) const;
+};
+
+inline at::Tensor MetaBalance::weights(const TaskGramian& gramian, State& state) const {
+  const int64_t tasks = gramian.tasks();
+  HTL_CHECK(!core || (*core >= 0 && *core < tasks), "htl::MetaBalance: expected core in 0 … ", tasks - 1, ", got ", core.value_or(0));
+  HTL_CHECK(core || !gramian.cores.empty(), "htl::MetaBalance: expected a core task, got none; mark one with .core(), or set .core");
+  HTL_CHECK(relax >= 0.0 && relax <= 1.0, "htl::MetaBalance: expected relax in [0, 1], got ", relax);
+  HTL_CHECK(beta >= 0.0 && beta < 1.0, "htl::MetaBalance: expected beta in [0, 1), got ", beta);
+  const at::Tensor& k = gramian.matrix;
+  detail::prepare_memory("htl::MetaBalance", state.norms, {tasks}, k.device());
+  at::Tensor is_core = at::zeros({tasks}, k.options());  // filled by kernels: a copy from the host would synchronise
+  const std::vector<int64_t> cores = core ? std::vector<int64_t>{*core} : gramian.cores;
+  for (const int64_t c : cores) is_core.select(0, c).fill_(1.0);
+  const at::Tensor active = gramian.active.defined() ? gramian.active.to(k.options()) : at::ones_like(is_core);
+
+  const at::Tensor acting = is_core * active;
+  const at::Tensor core_norm = (acting.unsqueeze(1) * k * acting).sum().clamp_min(0.0).sqrt();
+  const at::Tensor norms = at::where(is_core > 0.0, core_norm, k.diagonal().clamp_min(0.0).sqrt());
+  const at::Tensor moving = at::where(is_core > 0.0, acting.amax(), active);
+  state.norms.add_(moving * (1.0 - beta) * (norms - state.norms));
+
+  const at::Tensor usual = state.norms.select(0, cores.front());
+  const at::Tensor known = (state.norms > 1e-100 * usual).logical_and(usual > 0.0);
+  const at::Tensor ratio = at::where(known, usual / at::where(known, state.norms, at::ones_like(norms)), at::ones_like(norms));
+  return active * (1.0 + (1.0 - is_core) * relax * (ratio - 1.0));
+}
+
+}  // namespace htl

@@ -99,6 +99,12 @@
 #include <htl/weighting/active_gramian.hpp>
 #include <htl/weighting/apply.hpp>
 #include <htl/weighting/core_task.hpp>
+#include <htl/weighting/solvers/active_set.hpp>
+#include <htl/weighting/solvers/dual_cone.hpp>
+#include <htl/weighting/solvers/face.hpp>
+#include <htl/weighting/solvers/simplex_projection.hpp>
+#include <htl/weighting/solvers/simplex_qp.hpp>
+#include <htl/weighting/solvers/small_matrix.hpp>
 #include <htl/weighting/sum.hpp>
 #include <htl/weighting/task_gradients.hpp>
 #include <htl/weighting/weighting.hpp>

@@ -299,6 +299,9 @@ def krum(J, byzantine, selected):
     tasks = len(J)
     distance = np.linalg.norm(J[:, None] - J[None], axis=2)
     scores = [np.sort(np.delete(distance[i], i))[: tasks - byzantine - 2].sum() for i in range(tasks)]
+    ordered = np.sort(scores)
+    if selected < tasks and ordered[selected] - ordered[selected - 1] < 1e-9 * ordered[selected]:
+        return None  # a tie, as of two tasks that are each other's nearest: rounding would choose
     w = np.zeros(tasks)
     w[np.argsort(scores, kind="stable")[:selected]] = 1 / selected
     return weighted(J, w)
@@ -573,7 +576,7 @@ def random_cases():
             add("moco", {"beta": 0.5, "sigma": 0.5, "gamma": 0.1, "sigma_gamma": 0.5, "rho": 0.1}, moco(J, losses, 4, 0.5, 0.5, 0.1, 0.5, 0.1), losses=losses, calls=4)
             add("db_mtl", {"beta": 0.9, "sigma": 0.5}, db_mtl(J, losses, 4, 0.9, 0.5), losses=losses, calls=4)
             add("excess_mtl", {"eta": 0.1, "warmup": 1, "scale": "tasks"}, excess_mtl([J] * 4, 0.1, 1, "tasks"), calls=4)
-    print(f"random.json: {len(file.cases)} cases, {skipped} skipped, since their optimality could not be shown", file=sys.stderr)
+    print(f"random.json: {len(file.cases)} cases, {skipped} skipped, since they are ties, or since their optimality could not be shown", file=sys.stderr)
     return file
 
 

@@ -4,8 +4,8 @@
 #pragma once
 
 #include <htl/weighting/apply.hpp>
+#include <htl/weighting/memory.hpp>
 
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/where.h>
 
 #include <string>
@@ -55,10 +55,10 @@ struct CRMOGM {
     HTL_CHECK(initial.empty() || static_cast<int64_t>(initial.size()) == tasks, "htl::CRMOGM: expected initial weights for ", tasks, " tasks, got ",
               initial.size());
     const at::Tensor given = htl::weights(inner, gramian, state.inner);
-    detail::prepare_per_task("htl::CRMOGM", state.weights, gramian, 0.0);
+    detail::prepare_memory("htl::CRMOGM", state.weights, {tasks}, gramian.matrix.device());
     if (!state.known.defined()) {
       state.known = gramian.matrix.new_full({tasks}, !initial.empty(), at::kBool);
-      if (!initial.empty()) state.weights = at::tensor(initial, at::kDouble).to(gramian.matrix.device());
+      if (!initial.empty()) for (int64_t t = 0; t < tasks; ++t) state.weights.select(0, t).fill_(initial[static_cast<size_t>(t)]);
     }
     if (state.known.device() != gramian.matrix.device()) state.known = state.known.to(gramian.matrix.device());
     const at::Tensor next = at::where(state.known, decay * state.weights + (1.0 - decay) * given, given);

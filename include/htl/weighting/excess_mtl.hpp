@@ -4,6 +4,8 @@
 #pragma once
 
 #include <htl/weighting/gradient_parts.hpp>
+#include <htl/weighting/memory.hpp>
+#include <htl/weighting/scale.hpp>
 
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
@@ -27,14 +29,9 @@ namespace htl::inline v0_1_0 {
 /// **Elsewhere**: LibMTL is warmup = 1, eta = 0.01, scale tasks, without the 1e-7 beside b_t. The authors' code and TorchJD have warmup = 0: the first call's
 /// e_t is the baseline and moves the weights undivided; eta = 1 and scale one in TorchJD. The paper's appendix warms up for three epochs.
 struct ExcessMTL {
-  /// @brief What the weights of the active tasks sum to.
-  enum class Scale {
-    one,   ///< 1, as a mean
-    tasks  ///< the number of active tasks, as a sum
-  };
-  double eta = 0.01;           ///< the step η > 0 of the weights
-  int64_t warmup = 1;          ///< ≥ 0: how many calls make the baseline; 0 = the first call does, and moves the weights by its undivided e_t
-  Scale scale = Scale::tasks;  ///< what the weights sum to
+  double eta = 0.01;                       ///< the step η > 0 of the weights
+  int64_t warmup = 1;                      ///< ≥ 0: how many calls make the baseline; 0 = the first call does, and moves the weights by its undivided e_t
+  WeightScale scale = WeightScale::tasks;  ///< what the weights sum to
 
   /// @brief What a run remembers.
   struct State {
@@ -63,7 +60,7 @@ inline SharedGradient ExcessMTL::aggregate(const TaskGradients& gradients, State
   HTL_CHECK(warmup >= 0, "htl::ExcessMTL: expected warmup ≥ 0, got ", warmup);
   detail::check_parts(who, gradients);
   const TaskGramian& gramian = gradients.gramian;
-  for (at::Tensor* field : {&state.baseline, &state.calls, &state.log_weights}) detail::prepare_per_task(who, *field, gramian, 0.0);
+  for (at::Tensor* field : {&state.baseline, &state.calls, &state.log_weights}) detail::prepare_memory(who, *field, {gramian.tasks()}, gramian.matrix.device());
   const std::vector<at::Tensor> memory = detail::memory_of_parts(who, state.squares, gradients, at::kDouble);
 
   at::Tensor excess = at::zeros_like(state.baseline);
@@ -93,7 +90,7 @@ inline SharedGradient ExcessMTL::aggregate(const TaskGradients& gradients, State
 
   SharedGradient result;
   const at::Tensor share = state.log_weights.masked_fill(active.logical_not(), -std::numeric_limits<double>::infinity()).softmax(0);
-  result.weights = at::where(active, scale == Scale::tasks ? share * active.sum() : share, 0.0);
+  result.weights = at::where(active, scale == WeightScale::tasks ? share * active.sum() : share, 0.0);
   for (const TaskGradients::Part& part : gradients.parts) result.parts.push_back({detail::weighted_sum(detail::active_values(part, gramian), result.weights), part.rows, part.valid});
   return result;
 }

@@ -71,12 +71,4 @@ inline std::vector<at::Tensor> memory_of_parts(std::string_view who, at::Tensor&
   return views;
 }
 
-/// A small tensor [T] float64 of a state: made by `fresh` where it is undefined, on the Gramian's device.
-inline void prepare_per_task(std::string_view who, at::Tensor& field, const TaskGramian& gramian, double fresh) {
-  const int64_t tasks = gramian.tasks();
-  if (!field.defined()) field = gramian.matrix.new_full({tasks}, fresh, at::kDouble);
-  HTL_CHECK(field.dim() == 1 && field.size(0) == tasks, who, ": the state was made for ", shape_of(field), " tasks, the Gramian has ", tasks, "; forget it");
-  if (field.device() != gramian.matrix.device() || field.scalar_type() != at::kDouble) field = field.to(gramian.matrix.device(), at::kDouble);
-}
-
 }  // namespace htl::detail

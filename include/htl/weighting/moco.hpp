@@ -4,9 +4,9 @@
 #pragma once
 
 #include <htl/task/state_owner.hpp>
+#include <htl/weighting/memory.hpp>
 #include <htl/weighting/task_buffers.hpp>
 
-#include <ATen/ops/eye.h>
 #include <ATen/ops/where.h>
 
 #include <cmath>
@@ -61,7 +61,7 @@ inline SharedGradient MoCo::aggregate(const TaskGradients& gradients, State& sta
   detail::check_parts(who, gradients);
   const TaskGramian& gramian = gradients.gramian;
   const at::Tensor active = detail::active_tasks(gramian), losses = detail::losses_of_active(who, gramian, active);
-  detail::prepare_per_task(who, state.weights, gramian, 1.0 / static_cast<double>(std::max<int64_t>(gramian.tasks(), 1)));
+  detail::prepare_memory(who, state.weights, {gramian.tasks()}, gramian.matrix.device(), 1.0 / static_cast<double>(gramian.tasks()));
 
   const auto k = static_cast<double>(++state.calls);
   const at::Tensor rate = beta * std::pow(k, -sigma) * active.to(at::kDouble);

@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -66,6 +67,10 @@ class OptionReader {
     HTL_CHECK(value && std::abs(*value) <= 0x1p53 && std::floor(*value) == *value && range.contains(*value), expected(name), "a whole number ", range.text(),
               ", got ", option->text());
     return static_cast<int64_t>(*value);
+  }
+  /// @brief A task's position, or nothing where it was not given.
+  std::optional<int64_t> position(std::string_view name) {
+    return find(name) ? std::optional(integer(name, 0, {.low = 0.0})) : std::nullopt;
   }
   /// @brief true or false, or the default.
   bool flag(std::string_view name, bool standard) {

@@ -25,9 +25,8 @@ class ActiveSet {
   /// `warm`: begin with the last solution's face. Returns whether the optimality conditions hold up to rounding; x is feasible anyhow.
   bool solve(const double* linear, const double* terms, bool warm = false);
 
-  Face& face() { return face_; }           ///< of the last solution, complete
-  double* x() { return x_; }               ///< [n] the solution
-  const double* gradient() { return y_; }  ///< [n] Kx + c there
+  Face& face() { return face_; }          ///< of the last solution, complete
+  const double* x() const { return x_; }  ///< [n] the solution
 
  private:
   double level() const { return simplex_ ? y_[face_.base()] : 0.0; }

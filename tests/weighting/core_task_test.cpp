@@ -293,6 +293,19 @@ TEST_F(CoreTaskTest, IgnoresScale) {
   }
 }
 
+TEST_F(CoreTaskTest, TakesTheCoreThatTheOptionNames) {
+  Random random(37);
+  for (const NormReference norm : {before_projection, after_projection, moving_average}) {
+    TaskGramian gramian = gramian_of(random.normal({3, 4}), {2});
+    const Tensor reference = weights_of({.norm = norm}, gramian);
+    for (const std::vector<int64_t>& others : {std::vector<int64_t>{}, {0}, {0, 1}}) {
+      gramian.cores = others;
+      gramian.cores_after = {{}, {0}, {}};
+      EXPECT_TRUE(same_bits(weights_of({.norm = norm, .several_cores = SeveralCores::own, .core = 2}, gramian), reference));
+    }
+  }
+}
+
 TEST_F(CoreTaskTest, RefusesBadOptionsAndMissingCores) {
   const TaskGramian good = gramian_of(at::eye(2, at::kDouble), {1}), coreless = gramian_of(at::eye(2, at::kDouble), {});
   EXPECT_TRUE(contains(sentence_of([&] { weights_of({}, coreless); }), "expected at least one core task"));
@@ -302,6 +315,8 @@ TEST_F(CoreTaskTest, RefusesBadOptionsAndMissingCores) {
   EXPECT_TRUE(contains(sentence_of([&] { weights_of({.gamma = std::nan("")}, good); }), "gamma in [0, 1], got nan"));
   EXPECT_TRUE(contains(sentence_of([&] { weights_of({.clip_ratio = 0.5}, good); }), "clip_ratio ≥ 1, got 0.5"));
   EXPECT_TRUE(contains(sentence_of([&] { weights_of({.average_decay = 1.0}, good); }), "average_decay in [0, 1), got 1"));
+  for (const int64_t wrong : {-1, 2})
+    EXPECT_TRUE(contains(sentence_of([&] { weights_of({.core = wrong}, good); }), "core in 0 … 1, got " + std::to_string(wrong)));
 }
 
 }  // namespace

@@ -376,7 +376,8 @@ TEST_F(MethodsTest, AlignedMTLEqualsTheSingularValueDecomposition) {
   EXPECT_GT(compared, 300);
   EXPECT_GT(singular, 60);
   EXPECT_TRUE(same_bits(weights(AlignedMTL{}, gramian_of(at::zeros({3, 2}, at::kDouble))), at::ones({3}, at::kDouble)));
-  EXPECT_TRUE(close(weights(AlignedMTL{.preference = Preference::mean}, gramian_of(5.0 * at::eye(4, at::kDouble))), at::full({4}, 0.25, at::kDouble), 1e-15, 0.0));
+  EXPECT_TRUE(
+      close(weights(AlignedMTL{.preference = Preference::mean}, gramian_of(5.0 * at::eye(4, at::kDouble))), at::full({4}, 0.25, at::kDouble), 1e-15, 0.0));
 }
 
 TEST_F(MethodsTest, DependentGradientsHaveTheirDefinedWeights) {

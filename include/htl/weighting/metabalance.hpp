@@ -63,7 +63,7 @@ inline at::Tensor MetaBalance::weights(const TaskGramian& gramian, State& state)
   const at::Tensor core_norm = (acting.unsqueeze(1) * k * acting).sum().clamp_min(0.0).sqrt();
   const at::Tensor norms = at::where(is_core > 0.0, core_norm, k.diagonal().clamp_min(0.0).sqrt());
   const at::Tensor moving = at::where(is_core > 0.0, acting.amax(), active);
-  state.norms.add_(moving * (1.0 - beta) * (norms - state.norms));
+  state.norms.copy_(at::where(moving > 0.0, beta * state.norms + (1.0 - beta) * norms, state.norms));
 
   const at::Tensor usual = state.norms.select(0, cores.front());
   const at::Tensor known = (state.norms > 1e-100 * usual).logical_and(usual > 0.0);

@@ -496,8 +496,8 @@ def catalogue():
     return file
 
 
-BATCHES_OF_MODO = 2
-BATCHES_OF_SDMGRAD = 2
+BATCHES_OF_MODO = 3
+BATCHES_OF_SDMGRAD = 3
 
 
 def gradients(random, tasks, width, kind):

@@ -287,7 +287,7 @@ void expect_equal_to_dense(const Method& method, Reference reference, uint64_t s
       Random random(seed + static_cast<uint64_t>(tasks));
       typename Method::State state;
       Reference own = reference;
-      for (int64_t k = 0; k < 25; ++k) {
+      for (int64_t k = 0; k < 15; ++k) {
         SCOPED_TRACE(::testing::Message() << type << ", " << tasks << " tasks, step " << k);
         const Step step = random_step(random, tasks, type, 0.5, unused);
         Vector weights;
@@ -345,7 +345,7 @@ TEST_F(Aggregators, GradDropKeepsASignAsOftenAsItsPurity) {
   gradients.gramian.generator = at::detail::createCPUGenerator(7);
   const Tensor before = at::detail::getDefaultCPUGenerator().get_state();
   Tensor sum = at::zeros({4}, at::kDouble);
-  const int64_t draws = 20000;
+  const int64_t draws = 4000;
   for (int64_t i = 0; i < draws; ++i) sum += GradDrop{}.aggregate(gradients).parts[0].values[0];
   // (3, 0): always 3; (−1, −2): always −3; (1, 2): 3; (1, 0): 1
   EXPECT_TRUE(close(sum / draws, at::tensor({3., -3., 3., 1.}, at::kDouble)));
@@ -353,8 +353,8 @@ TEST_F(Aggregators, GradDropKeepsASignAsOftenAsItsPurity) {
   gradients.gramian.generator = at::detail::createCPUGenerator(7);
   sum = at::zeros({2}, at::kDouble);
   for (int64_t i = 0; i < draws; ++i) sum += GradDrop{}.aggregate(gradients).parts[0].values[0];
-  EXPECT_NEAR(sum[0].item<double>() / static_cast<double>(draws), 3.0 * 0.75 - 0.25, 0.05);
-  EXPECT_NEAR(sum[1].item<double>() / static_cast<double>(draws), 2.0 * 2.0 / 3.0 - 1.0 / 3.0, 0.05);
+  EXPECT_NEAR(sum[0].item<double>() / static_cast<double>(draws), 3.0 * 0.75 - 0.25, 0.1);
+  EXPECT_NEAR(sum[1].item<double>() / static_cast<double>(draws), 2.0 * 2.0 / 3.0 - 1.0 / 3.0, 0.1);
   EXPECT_TRUE(same_bits(before, at::detail::getDefaultCPUGenerator().get_state())) << "the default generator is not asked";
   const auto drawn = [&](uint64_t seed) {
     Random random(401);

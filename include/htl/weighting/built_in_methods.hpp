@@ -4,12 +4,15 @@
 #pragma once
 
 #include <htl/weighting/aligned_mtl.hpp>
+#include <htl/weighting/cagrad.hpp>
 #include <htl/weighting/config.hpp>
 #include <htl/weighting/constant.hpp>
 #include <htl/weighting/core_task.hpp>
 #include <htl/weighting/cr_mogm.hpp>
 #include <htl/weighting/db_mtl.hpp>
+#include <htl/weighting/dual_proj.hpp>
 #include <htl/weighting/excess_mtl.hpp>
+#include <htl/weighting/fair_grad.hpp>
 #include <htl/weighting/famo.hpp>
 #include <htl/weighting/grad_drop.hpp>
 #include <htl/weighting/gradnorm.hpp>
@@ -19,11 +22,17 @@
 #include <htl/weighting/mean.hpp>
 #include <htl/weighting/metabalance.hpp>
 #include <htl/weighting/method_registry.hpp>
+#include <htl/weighting/mgda.hpp>
 #include <htl/weighting/moco.hpp>
+#include <htl/weighting/modo.hpp>
+#include <htl/weighting/nash_mtl.hpp>
 #include <htl/weighting/pcgrad.hpp>
+#include <htl/weighting/pe_ltr.hpp>
 #include <htl/weighting/random_weighting.hpp>
+#include <htl/weighting/sdmgrad.hpp>
 #include <htl/weighting/sum.hpp>
 #include <htl/weighting/trimmed_mean.hpp>
+#include <htl/weighting/upgrad.hpp>
 
 namespace htl::inline v0_1_0 {
 
@@ -103,6 +112,43 @@ inline void add_methods_of_angles(MethodRegistry& registry) {
   });
 }
 
+inline void add_methods_of_shortest_gradients(MethodRegistry& registry) {
+  registry.add("mgda", [](OptionReader& options) { return MGDA{.scale = scale_option(options, MGDA{}.scale)}; });
+  registry.add("cagrad", [](OptionReader& options) {
+    CAGrad method;
+    method.c = options.number("c", method.c, kNotNegative);
+    method.rescale = options.choice<int64_t>("rescale", {{"0", 0}, {"1", 1}, {"2", 2}}, method.rescale);
+    method.scale = scale_option(options, method.scale);
+    return method;
+  });
+  registry.add("pe_ltr", [](OptionReader& options) {
+    PELTR method;
+    method.bounds = options.numbers("bounds", method.bounds, kPart);
+    method.bound = options.number("bound", method.bound, kPart);
+    options.check(method.bounds.empty() || method.bound == 0.0, "takes bounds for each task or one bound for all, got both");
+    return method;
+  });
+  registry.add("sdmgrad", [](OptionReader& options) { return SDMGrad{.lambda = options.number("lambda", SDMGrad{}.lambda, kNotNegative)}; });
+  registry.add("modo", [](OptionReader& options) {
+    MoDo method;
+    method.gamma = options.number("gamma", method.gamma, kNotNegative);
+    method.rho = options.number("rho", method.rho, kNotNegative);
+    return method;
+  });
+}
+
+inline void add_methods_without_conflict(MethodRegistry& registry) {
+  registry.add("upgrad", [](OptionReader& options) { return UPGrad{.preference = preference_option(options, UPGrad{}.preference)}; });
+  registry.add("dualproj", [](OptionReader& options) { return DualProj{.preference = preference_option(options, DualProj{}.preference)}; });
+  registry.add("nash_mtl", [](OptionReader& options) {
+    NashMTL method;
+    method.max_norm = options.number("max_norm", method.max_norm, {.low = 0.0, .open_low = true, .infinite = true});
+    method.update_every = options.integer("update_every", method.update_every, {.low = 1.0});
+    return method;
+  });
+  registry.add("fairgrad", [](OptionReader& options) { return FairGrad{.alpha = options.number("alpha", FairGrad{}.alpha, kNotNegative)}; });
+}
+
 inline void add_methods_of_losses(MethodRegistry& registry) {
   registry.add("gradnorm", [](OptionReader& options) {
     GradNorm method;
@@ -176,6 +222,14 @@ inline void add_methods_around_others(MethodRegistry& registry) {
 /// | `imtl_g`, `config` | IMTLG, ConFIG | `cutoff` |
 /// | `aligned_mtl` | AlignedMTL | `scale`: min, median, rmse; `preference`: mean, sum; `cutoff` |
 /// | `krum` | Krum | `byzantine`, `selected` |
+/// | `mgda` | MGDA | `scale`: one, tasks |
+/// | `cagrad` | CAGrad | `c`, `rescale`: 0, 1, 2; `scale` |
+/// | `pe_ltr` | PELTR | `bounds`: a number for each task, or `bound` for all |
+/// | `sdmgrad` | SDMGrad | `lambda` |
+/// | `modo` | MoDo | `gamma`, `rho` |
+/// | `upgrad`, `dualproj` | UPGrad, DualProj | `preference`: mean, sum |
+/// | `nash_mtl` | NashMTL | `max_norm`, `update_every` |
+/// | `fairgrad` | FairGrad | `alpha` |
 /// | `gradnorm` | GradNorm | `alpha`, `learning_rate` |
 /// | `famo` | FAMO | `learning_rate`, `weight_decay`, `max_norm`, `min_losses`: a number for each task |
 /// | `graddrop` | GradDrop | `leak` |
@@ -189,6 +243,8 @@ inline MethodRegistry built_in_methods() {
   detail::add_plain_methods(registry);
   detail::add_methods_around_a_core(registry);
   detail::add_methods_of_angles(registry);
+  detail::add_methods_of_shortest_gradients(registry);
+  detail::add_methods_without_conflict(registry);
   detail::add_methods_of_losses(registry);
   detail::add_methods_that_see_gradients(registry);
   detail::add_methods_around_others(registry);

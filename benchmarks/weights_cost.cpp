@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a method's answer to a Gramian costs: microseconds of weights(K) for every Gramian method of the library, T = 3, 8, 32. compare_weights.py runs it beside
-// another library on the same matrices.
+// What a method's answer to a Gramian costs: microseconds of weights(K) for every Gramian method of the library, T = 3, 8, 32. compare_weights.py runs it
+// beside another library on the same matrices.
 //
 // usage: weights_cost [--matrices FILE] [--methods NAME[:option=value,…]…]
 //   FILE: a line a matrix, T and then its T² numbers; without it 40 random ones a T. Prints a line a method and T: name, T, median in microseconds.
@@ -74,9 +74,28 @@ double microseconds(const htl::AnyWeighting& method, const std::vector<at::Tenso
 int main(int argc, char** argv) {
   at::set_num_threads(1);
   std::map<int64_t, std::vector<at::Tensor>> matrices = draw();
-  std::vector<std::string> texts = {"sum",      "mean",   "core_task", "pcgrad",      "gradvac",     "mgda",   "cagrad:c=0.5",      "imtl_g", "nash_mtl", "fairgrad",
-                                    "aligned_mtl", "upgrad", "dualproj",  "metabalance", "pe_ltr:bound=0.01", "sdmgrad", "modo", "krum",   "gradnorm", "random",
-                                    "famo",     "cr_mogm:inner=mgda"};
+  std::vector<std::string> texts = {"sum",
+                                    "mean",
+                                    "core_task",
+                                    "pcgrad",
+                                    "gradvac",
+                                    "mgda",
+                                    "cagrad:c=0.5",
+                                    "imtl_g",
+                                    "nash_mtl",
+                                    "fairgrad",
+                                    "aligned_mtl",
+                                    "upgrad",
+                                    "dualproj",
+                                    "metabalance",
+                                    "pe_ltr:bound=0.01",
+                                    "sdmgrad",
+                                    "modo",
+                                    "krum",
+                                    "gradnorm",
+                                    "random",
+                                    "famo",
+                                    "cr_mogm:inner=mgda"};
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     if (option == "--matrices" && i + 1 < argc) {

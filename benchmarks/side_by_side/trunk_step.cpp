@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One training step of a dense 512-512 bottom under four towers 64-1, with exact task gradients of the bottom: what torchjd_step.py --model trunk does. Prints a
-// JSON line as the other programs of this folder.
+// One training step of a dense 512-512 bottom under four towers 64-1, with exact task gradients of the bottom: what torchjd_step.py --model trunk does. Prints
+// a JSON line as the other programs of this folder.
 #include <htlnet/machine.hpp>
 
 #include <htl/gradient/backward.hpp>
@@ -9,9 +9,9 @@
 #include <htl/optim/fused_adam.hpp>
 #include <htl/weighting/built_in_methods.hpp>
 
+#include <torch/nn/functional/loss.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
-#include <torch/nn/functional/loss.h>
 
 #include <algorithm>
 #include <chrono>
@@ -72,8 +72,10 @@ int main(int argc, char** argv) {
   }
   std::nth_element(milliseconds.begin(), milliseconds.begin() + static_cast<std::ptrdiff_t>(milliseconds.size() / 2), milliseconds.end());
   const double median = milliseconds[milliseconds.size() / 2];
-  std::cout << nlohmann::json{{"program", "htl"},     {"batch", batch}, {"matrix", backend},      {"steps", steps},
-                              {"threads", threads},   {"clip", clip},   {"ms_per_step", median}, {"samples_per_second", static_cast<double>(batch) / median * 1e3},
+  std::cout << nlohmann::json{{"program", "htl"},      {"batch", batch},
+                              {"matrix", backend},     {"steps", steps},
+                              {"threads", threads},    {"clip", clip},
+                              {"ms_per_step", median}, {"samples_per_second", static_cast<double>(batch) / median * 1e3},
                               {"adjuster", adjuster}}
                    .dump()
             << "\n";

@@ -185,9 +185,10 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(read_by([](const std::string& text) { htl::Temperature::parse(text); }, ""))
       ->capture_default_str()
       ->group("Transfer");
-  app.add_option("--adjuster", model.adjuster,
-                 "How the tasks' gradients on the embeddings are combined: NAME[:option=value,…] of docs/methods.md, as in cagrad:c=0.4; core_task alone takes the "
-                 "options below")
+  app.add_option(
+         "--adjuster", model.adjuster,
+         "How the tasks' gradients on the embeddings are combined: NAME[:option=value,…] of docs/methods.md, as in cagrad:c=0.4; core_task alone takes the "
+         "options below")
       ->check(read_by([](const std::string& text) { htl::built_in_methods().make(htl::parse_method(text)); }, "NAME[:option=value,…]"))
       ->capture_default_str()
       ->group("Gradient");

@@ -5,7 +5,7 @@
 
 #include <htl/data/batch.hpp>
 #include <htl/embedding/lookup.hpp>
-#include <htl/embedding/row_memory.hpp>
+#include <htl/task/large_memory.hpp>
 
 #include <torch/csrc/api/include/torch/arg.h>
 #include <torch/nn/cloneable.h>

@@ -3,8 +3,7 @@
 /// @brief weights() and aggregate(): a gradient method by itself, on a Gramian or on a Jacobian, without any model.
 #pragma once
 
-#include <htl/task/tensor_operators.hpp>
-#include <htl/weighting/task_gradients.hpp>
+#include <htl/weighting/gradient_parts.hpp>
 
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
@@ -79,10 +78,7 @@ SharedGradient aggregate(const M& method, const TaskGradients& gradients, Method
   } else {
     SharedGradient result;
     result.weights = weights(method, gradients.gramian, memory);
-    for (const TaskGradients::Part& part : gradients.parts) {
-      const at::Tensor weight = result.weights.to(part.values.options()).view({-1, 1});
-      result.parts.push_back({(part.values * weight).sum(1), part.rows, part.valid});
-    }
+    for (const TaskGradients::Part& part : gradients.parts) result.parts.push_back({detail::weighted_sum(part.values, result.weights), part.rows, part.valid});
     return result;
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// @file row_memory.hpp
-/// @brief Memory of large tables and of what optimizers keep beside them: huge pages, and zeros that cost nothing until they are touched.
+/// @file large_memory.hpp
+/// @brief Memory of large tables and of what is remembered beside them: huge pages, and zeros that cost nothing until they are touched.
 #pragma once
 
 #include <htl/task/check.hpp>
@@ -44,7 +44,7 @@ inline at::Tensor zeros_on_touch(at::IntArrayRef sizes, at::ScalarType type, con
   const int64_t count = c10::multiply_integers(sizes);
   if (!device.is_cpu() || count == 0) return at::zeros(sizes, options);
   void* const memory = std::calloc(static_cast<size_t>(count), c10::elementSize(type));
-  HTL_CHECK_STATE(memory != nullptr, "htl: no memory for optimizer state of shape ", sizes, " in ", type);
+  HTL_CHECK_STATE(memory != nullptr, "htl: no memory for numbers of shape ", sizes, " in ", type);
   ask_for_huge_pages(memory, static_cast<size_t>(count) * c10::elementSize(type));
   return at::from_blob(
       memory, sizes, [](void* pointer) { std::free(pointer); }, options);

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file option_reader.hpp
+/// @brief OptionReader: how the factory of a gradient method takes its options, with a sentence for each that is wrong.
+#pragma once
+
+#include <htl/weighting/any_weighting.hpp>
+#include <htl/weighting/method_options.hpp>
+
+#include <functional>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace htl::inline v0_1_0 {
+
+/// @brief Which numbers an option takes; NaN never. `{.low = 0.0, .high = 1.0, .open_high = true}` is [0, 1).
+struct OptionRange {
+  double low = -std::numeric_limits<double>::infinity();  ///< the smallest
+  double high = std::numeric_limits<double>::infinity();  ///< the largest
+  bool open_low = false;                                  ///< the smallest itself is none of them
+  bool open_high = false;                                 ///< the largest itself is none of them
+  bool infinite = false;                                  ///< infinities are taken where the ends allow them
+  /// @brief Whether a number is taken.
+  bool contains(double x) const {
+    return (open_low ? x > low : x >= low) && (open_high ? x < high : x <= high) && (infinite || std::abs(x) <= std::numeric_limits<double>::max());
+  }
+  /// @brief "≥ 0", "in [0, 1)", "that is finite".
+  std::string text() const {
+    const bool from = low > -std::numeric_limits<double>::infinity(), to = high < std::numeric_limits<double>::infinity();
+    if (from && to) return (open_low ? "in (" : "in [") + detail::text_of_number(low) + ", " + detail::text_of_number(high) + (open_high ? ")" : "]");
+    if (from) return (open_low ? "> " : "≥ ") + detail::text_of_number(low);
+    if (to) return (open_high ? "< " : "≤ ") + detail::text_of_number(high);
+    return infinite ? "that is not NaN" : "that is finite";
+  }
+};
+
+/// @brief Gives a method's factory its options one by one, by name; what nobody asked for is then refused by finish().
+///
+///     registry.add("mine", [](htl::OptionReader& options) { return htl::AnyWeighting(Mine{.c = options.number("c", 0.4, {.low = 0.0})}); });
+///
+/// Every fault is a c10::ValueError that names the method, the option, what was expected and what came.
+class OptionReader {
+ public:
+  /// @brief For MethodRegistry.
+  /// @param method the method's name
+  /// @param options what was given; must outlive the reader
+  /// @param make makes a wrapped method
+  OptionReader(std::string method, const MethodOptions& options, std::function<AnyWeighting(const MethodSpec&)> make)
+      : method_(std::move(method)), options_(&options), make_(std::move(make)) {}
+
+  /// @brief A number, or the default where it was not given.
+  double number(std::string_view name, double standard, const OptionRange& range = {}) {
+    const MethodOption* const option = find(name);
+    if (!option) return standard;
+    const auto* const value = std::get_if<double>(&option->value());
+    HTL_CHECK(value && range.contains(*value), expected(name), "a number ", range.text(), ", got ", option->text());
+    return *value;
+  }
+  /// @brief A whole number, or the default.
+  int64_t integer(std::string_view name, int64_t standard, const OptionRange& range = {}) {
+    const MethodOption* const option = find(name);
+    if (!option) return standard;
+    const auto* const value = std::get_if<double>(&option->value());
+    HTL_CHECK(value && std::abs(*value) <= 0x1p53 && std::floor(*value) == *value && range.contains(*value), expected(name), "a whole number ", range.text(),
+              ", got ", option->text());
+    return static_cast<int64_t>(*value);
+  }
+  /// @brief A task's position, or nothing where it was not given.
+  std::optional<int64_t> position(std::string_view name) { return find(name) ? std::optional(integer(name, 0, {.low = 0.0})) : std::nullopt; }
+  /// @brief true or false, or the default.
+  bool flag(std::string_view name, bool standard) {
+    const MethodOption* const option = find(name);
+    if (!option) return standard;
+    const auto* const value = std::get_if<bool>(&option->value());
+    HTL_CHECK(value, expected(name), "true or false, got ", option->text());
+    return *value;
+  }
+  /// @brief One of several words, or the default: `choice("order", {{"ascending", Order::ascending}, …}, Order::random)`. A word may be a number's text.
+  template <class Choice>
+  Choice choice(std::string_view name, const std::vector<std::pair<std::string, Choice>>& choices, Choice standard) {
+    const MethodOption* const option = find(name);
+    if (!option) return standard;
+    std::vector<std::string> words;
+    for (const auto& [word, value] : choices) {
+      if (option->text() == word && !std::holds_alternative<std::vector<double>>(option->value())) return value;
+      words.push_back(word);
+    }
+    HTL_CHECK(false, expected(name), "one of ", quoted(words), ", got \"", option->text(), "\"; did you mean \"", nearest(option->text(), words), "\"?");
+  }
+  /// @brief A list of numbers, or the default; a single number is a list of one.
+  std::vector<double> numbers(std::string_view name, std::vector<double> standard, const OptionRange& range = {}) {
+    return find(name) ? numbers(name, range) : std::move(standard);
+  }
+  /// @brief A list of numbers that must be given.
+  std::vector<double> numbers(std::string_view name, const OptionRange& range = {}) {
+    const MethodOption& option = given(name, "numbers");
+    const auto* const list = std::get_if<std::vector<double>>(&option.value());
+    const auto* const single = std::get_if<double>(&option.value());
+    HTL_CHECK(list || single, expected(name), "numbers, got ", option.text());
+    std::vector<double> result = list ? *list : std::vector{*single};
+    for (const double value : result) HTL_CHECK(range.contains(value), expected(name), "numbers ", range.text(), ", got ", option.text());
+    return result;
+  }
+  /// @brief A method that this one wraps, made by the same registry; it must be given, as a name or with options of its own.
+  AnyWeighting method(std::string_view name) {
+    const MethodOption& option = given(name, "a method");
+    if (const auto* const spec = std::get_if<std::shared_ptr<const MethodSpec>>(&option.value())) return make_(**spec);
+    const auto* const word = std::get_if<std::string>(&option.value());
+    HTL_CHECK(word, expected(name), "a method, got ", option.text());
+    return make_({*word, {}});
+  }
+
+  /// @brief Refuses what a factory finds wrong in all options together.
+  void check(bool condition, std::string_view sentence) const { HTL_CHECK(condition, "htl::MethodRegistry: weighting \"", method_, "\" ", sentence); }
+  /// @brief Refuses the options that nobody asked for.
+  void finish() const {
+    for (const auto& [name, option] : *options_) {
+      const bool asked = std::find(asked_.begin(), asked_.end(), name) != asked_.end();
+      HTL_CHECK(asked || !asked_.empty(), "htl::MethodRegistry: weighting \"", method_, "\" takes no options, got \"", name, "\"");
+      HTL_CHECK(asked, "htl::MethodRegistry: weighting \"", method_, "\" has no option \"", name, "\"; did you mean \"", nearest(name, asked_),
+                "\"? Options: ", quoted(asked_));
+    }
+  }
+
+ private:
+  const MethodOption* find(std::string_view name) {
+    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) asked_.emplace_back(name);
+    return options_->find(name);
+  }
+  const MethodOption& given(std::string_view name, std::string_view what) {
+    const MethodOption* const option = find(name);
+    if (!option) finish();  // a misspelled name is why it is missing
+    HTL_CHECK(option, "htl::MethodRegistry: weighting \"", method_, "\" expects ", what, " as the option \"", name, "\", got none");
+    return *option;
+  }
+  std::string expected(std::string_view name) const {
+    return "htl::MethodRegistry: weighting \"" + method_ + "\", option \"" + std::string(name) + "\": expected ";
+  }
+
+  std::string method_;
+  const MethodOptions* options_;
+  std::function<AnyWeighting(const MethodSpec&)> make_;
+  std::vector<std::string> asked_;
+};
+
+}  // namespace htl

@@ -11,7 +11,7 @@ namespace detail {
 /// min ½ xᵀKx + cᵀx over the cone x ≥ 0 or the simplex.
 ///
 /// First block principal pivoting (Júdice & Pires 1994; Kim & Park 2011): the minimum on the face, then all coordinates with a wrong sign change sides at once;
-/// usually done after 2 to 5 rounds. Where that stops making progress, a primal active-set method from a feasible point, one coordinate at a time: each round
+/// usually done after 1 to 4 rounds. Where their number does not fall, a primal active-set method from a feasible point, one coordinate at a time: each round
 /// lowers the objective, so no face comes twice; the rounds are bounded all the same.
 ///
 /// **Singular K**: a coordinate whose pivot is rounding stays out of a face. Where c lies in K's range, as in every weighting here, no descent needs such a
@@ -102,8 +102,7 @@ inline bool ActiveSet::refine() {
 }
 
 inline bool ActiveSet::block_pivoting() {
-  int64_t fewest = std::numeric_limits<int64_t>::max();
-  for (int64_t round = 0, patience = 2; round < 30; ++round) {
+  for (int64_t fewest = n_ + 1;;) {
     face_.rebase();
     face_.complete(true);
     face_minimum();
@@ -114,19 +113,14 @@ inline bool ActiveSet::block_pivoting() {
       wrong += changes ? 1 : 0;
     }
     if (wrong == 0) return true;
-    if (wrong < fewest) {
-      fewest = wrong;
-      patience = 2;
-    } else if (patience-- == 0) {
-      return false;
-    }
+    if (wrong >= fewest) return false;
+    fewest = wrong;
     for (int64_t j = 0; j < n_; ++j)
       if (face_.has(j)) change_[static_cast<size_t>(j)] ^= 1;  // now: whether it is inside next
     face_.keep([&](int64_t j) { return change_[static_cast<size_t>(j)] != 0; });
     for (int64_t j = 0; j < n_; ++j)
       if (!face_.has(j) && change_[static_cast<size_t>(j)]) face_.add(j);
   }
-  return false;
 }
 
 /// From a feasible x to the minimum on a face that holds it, leaving coordinates that reach 0 behind. False where the face is singular.

@@ -14,7 +14,7 @@ namespace htl::inline v0_1_0 {
 /// Nothing is regularised, with one exception: nearly opposed rows, whose difference K no longer holds (cosine below −1 + 1e-14), may leave no minimum at
 /// all; then K + 16 (n + 8) · 2.2e-16 diag(K) is solved, rounding of K's own size.
 /// Accuracy: Kv ≥ 0 and (v − u)ᵀKv = 0 up to rounding, below 1e-10 of the trace times the largest weight. Cost: about |F|³/6 + n|F| multiplications for each
-/// of 2 to 5 rounds, F being the tasks whose weight rises; the rounds are bounded. Host memory only.
+/// of 1 to 4 rounds, F being the tasks whose weight rises; the rounds are bounded. Host memory only.
 /// Source: Quinton & Rey 2024, proposition 1 (the dual of the projection); Júdice & Pires 1994 (block pivoting); Lawson & Hanson 1974 (active sets).
 class DualCone {
  public:

@@ -12,7 +12,7 @@ namespace htl::inline v0_1_0 {
 /// K is any finite symmetric positive semi-definite matrix: singular, with zero rows, equal or opposed rows, of any size. Nothing is regularised. Where
 /// several w are minimal, one of them; Gᵀw is the same for all. The result is feasible, w ≥ lower exactly, Σw up to rounding.
 /// Accuracy: the duality gap wᵀ(Kw + b) − min over the feasible set is rounding, below 1e-10 of the trace (and of |b|). Cost: about n³/6 multiplications for
-/// each of 2 to 5 rounds; the rounds are bounded. Host memory only.
+/// each of 1 to 4 rounds; the rounds are bounded. Host memory only.
 /// @param k [n, n]
 /// @param linear b [n]; empty = 0
 /// @param lower [n] with Σ ≤ 1; empty = 0

@@ -262,12 +262,14 @@ std::string refused(const std::string& text) {
   });
 }
 std::string refused_case(const std::string& keys) { return refused(R"({"cases": [{)" + keys + "}]}"); }
-const std::string good = R"("method": "sum", "jacobian": [[1, 2], [3, 4]], "expected": {"gradient": [4, 6], "weights": [1, 1]}, "tolerance": 0, "source": "addition")";
+const std::string good =
+    R"("method": "sum", "jacobian": [[1, 2], [3, 4]], "expected": {"gradient": [4, 6], "weights": [1, 1]}, "tolerance": 0, "source": "addition")";
 
 TEST_F(Golden, ComparesNumberByNumber) {
   EXPECT_EQ(refused_case(good), "no error");
   const auto with = [](const std::string& expected, const std::string& tolerance) {
-    return refused_case(R"("method": "sum", "jacobian": [[1, 2], [3, 4]], "expected": {)" + expected + R"(}, "tolerance": )" + tolerance + R"(, "source": "addition")");
+    return refused_case(R"("method": "sum", "jacobian": [[1, 2], [3, 4]], "expected": {)" + expected + R"(}, "tolerance": )" + tolerance +
+                        R"(, "source": "addition")");
   };
   EXPECT_TRUE(contains(with(R"("gradient": [4, 6.1])", "1e-3"), "gradient [4, 6], expected [4, 6.1], which is 0.1"));
   EXPECT_EQ(with(R"("gradient": [4, 6.1])", "0.0165"), "no error") << "the tolerance is relative to the largest number above 1";
@@ -299,10 +301,12 @@ TEST_F(Golden, RefusesFilesThatSayNothing) {
   EXPECT_TRUE(contains(without("tolerance", "0"), R"(expected the key "tolerance")"));
   EXPECT_TRUE(contains(without("method", R"("sum")"), R"(expected the key "method")"));
   EXPECT_TRUE(contains(without("jacobian", "[[1, 2], [3, 4]]"), R"(expected "jacobian" or "jacobians")"));
-  EXPECT_TRUE(contains(refused_case(R"("method": "sum", "jacobian": [[1]], "expected": {}, "tolerance": 0, "source": "s")"), "a gradient or weights to compare"));
+  EXPECT_TRUE(
+      contains(refused_case(R"("method": "sum", "jacobian": [[1]], "expected": {}, "tolerance": 0, "source": "s")"), "a gradient or weights to compare"));
   EXPECT_TRUE(contains(refused_case(R"("method": "sum", "jacobian": [[1]], "expected": {"gradients": [1]}, "tolerance": 0, "source": "s")"),
                        R"(unknown key "gradients")"));
-  EXPECT_TRUE(contains(refused_case(R"("method": "sum", "jacobian": [[1]], "expected": {"gradient": [1]}, "tolerance": 0, "source": "")"), "a source, got none"));
+  EXPECT_TRUE(
+      contains(refused_case(R"("method": "sum", "jacobian": [[1]], "expected": {"gradient": [1]}, "tolerance": 0, "source": "")"), "a source, got none"));
   EXPECT_TRUE(contains(refused_case(R"("method": "sum", "jacobian": [[1], [1, 2]], "expected": {"gradient": [1]}, "tolerance": 0, "source": "s")"),
                        "rows of one length"));
   EXPECT_TRUE(contains(refused_case(R"("method": "sum", "jacobians": [[[1]], [[1]]], "expected": {"gradient": [1]}, "tolerance": 0, "source": "s")"),

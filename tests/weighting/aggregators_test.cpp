@@ -557,9 +557,13 @@ TEST_F(Aggregators, RefuseBadOptionsShapesAndMissingLosses) {
   const auto negative = [](TaskGradients& gradients) { gradients.gramian.losses = at::tensor({-0.5, 1.0}, at::kDouble); };
   EXPECT_TRUE(contains(says(DBMTL{}, negative), "expected losses ≥ 0, whose logarithms it takes, got -0.5"));
   with_every_method([&](const std::string& name, const auto& method) {
-    EXPECT_TRUE(contains(says(method, [](TaskGradients& gradients) { gradients.parts[0].values = at::zeros({2, 3, 1}, at::kDouble); }), "htl::" + name,
-                         "the gradients of \"part0\" of shape [any, 2, any], got [2, 3, 1]"));
-    EXPECT_TRUE(contains(says(method, [](TaskGradients& gradients) { gradients.parts[0].rows = at::zeros({9}, at::kLong); }), "the rows of \"part0\" of shape"));
+    EXPECT_TRUE(contains(says(method,
+                              [](TaskGradients& gradients) {
+                                gradients.parts[0].values = at::zeros({2, 3, 1}, at::kDouble);
+                              }),
+                         "htl::" + name, "the gradients of \"part0\" of shape [any, 2, any], got [2, 3, 1]"));
+    EXPECT_TRUE(
+        contains(says(method, [](TaskGradients& gradients) { gradients.parts[0].rows = at::zeros({9}, at::kLong); }), "the rows of \"part0\" of shape"));
     EXPECT_TRUE(contains(says(method, [](TaskGradients& gradients) { gradients.parts[1].total_rows = 2; }),
                          "expected the rows of \"part1\", or gradients of all its 2 rows, got gradients of 1"));
   });

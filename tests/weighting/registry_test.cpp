@@ -98,7 +98,8 @@ TEST_F(Registry, AnyWeightingTellsWhatTheMethodWants) {
   EXPECT_EQ(AnyWeighting(CRMOGM<AnyWeighting>{.inner = MoDo{}}).batches(), MoDo{}.batches());
   EXPECT_FALSE(AnyWeighting(Sum{}).observes());
   EXPECT_FALSE(AnyWeighting(CRMOGM<AnyWeighting>{.inner = Sum{}}).observes());
-  for (const AnyWeighting& method : {AnyWeighting(Listener{.loudness = 2.0}), AnyWeighting(CRMOGM<AnyWeighting>{.inner = Listener{.loudness = 2.0}, .decay = 0.0})}) {
+  for (const AnyWeighting& method :
+       {AnyWeighting(Listener{.loudness = 2.0}), AnyWeighting(CRMOGM<AnyWeighting>{.inner = Listener{.loudness = 2.0}, .decay = 0.0})}) {
     EXPECT_TRUE(method.observes());
     AnyWeighting::State state;
     method.observe(at::tensor({1.0, 2.0, 3.0}, at::kDouble), state);
@@ -264,7 +265,8 @@ TEST_F(Registry, OptionsAreReadByTypeAndRange) {
   EXPECT_TRUE(contains(make({{"list", {1.0, -1.0}}}), who + "\"list\": expected numbers ≥ 0, got 1;-1"));
   EXPECT_TRUE(contains(make({{"list", "x"}}), "expected numbers, got x"));
   EXPECT_TRUE(contains(make({{"position", -1}}), "whole number ≥ 0, got -1"));
-  EXPECT_TRUE(contains(make({{"numbr", 1.0}}), "htl::MethodRegistry: weighting \"m\" has no option \"numbr\"; did you mean \"number\"? Options: \"number\", \"integer\""));
+  EXPECT_TRUE(contains(make({{"numbr", 1.0}}),
+                       "htl::MethodRegistry: weighting \"m\" has no option \"numbr\"; did you mean \"number\"? Options: \"number\", \"integer\""));
   EXPECT_EQ((OptionRange{.low = 0.0, .open_low = true}.text()), "> 0");
   EXPECT_EQ((OptionRange{.high = 2.0}.text()), "≤ 2");
   EXPECT_EQ(OptionRange{}.text(), "that is finite");
@@ -284,11 +286,13 @@ TEST_F(Registry, UsersAddMethodsAndWrapThem) {
   EXPECT_EQ(wrapped.get_if<CRMOGM<AnyWeighting>>()->inner.get_if<Listener>()->loudness, 2.0);
   EXPECT_TRUE(contains(sentence_of([&] { registry.add("mine", [](OptionReader&) { return AnyWeighting(Sum{}); }); }),
                        "htl::MethodRegistry: there is a method \"mine\" already; take another name, or give NameTaken::replace"));
-  registry.add("mine", [](OptionReader&) { return AnyWeighting(Mean{}); }, NameTaken::replace);
+  registry.add(
+      "mine", [](OptionReader&) { return AnyWeighting(Mean{}); }, NameTaken::replace);
   EXPECT_NE(registry.make("mine").get_if<Mean>(), nullptr);
   for (const std::string name : {"", "a:b", "a=b", "a,b", "a b"})
     EXPECT_TRUE(contains(sentence_of([&] { registry.add(name, [](OptionReader&) { return AnyWeighting(Sum{}); }); }), "expected a name without"));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make("pcgrd"); }), "htl::MethodRegistry: unknown weighting \"pcgrd\"; did you mean \"pcgrad\"? Known: \"sum\", "));
+  EXPECT_TRUE(
+      contains(sentence_of([&] { registry.make("pcgrd"); }), "htl::MethodRegistry: unknown weighting \"pcgrd\"; did you mean \"pcgrad\"? Known: \"sum\", "));
 }
 
 TEST_F(Registry, BuiltInMethodsHaveTheirOptions) {
@@ -362,11 +366,13 @@ TEST_F(Registry, BuiltInMethodsHaveTheirOptions) {
 
 TEST_F(Registry, BuiltInMethodsAreAllThereAndWork) {
   const MethodRegistry registry = built_in_methods();
-  EXPECT_EQ(quoted(registry.names()),
-            R"("sum", "mean", "constant", "random", "core_task", "metabalance", "pcgrad", "gradvac", "imtl_g", "aligned_mtl", "config", "krum", "mgda", "cagrad", )"
-            R"("pe_ltr", "sdmgrad", "modo", "upgrad", "dualproj", "nash_mtl", "fairgrad", "gradnorm", "famo", "graddrop", "trimmed_mean", "excess_mtl", "moco", )"
-            R"("db_mtl", "cr_mogm")");
-  const std::set<std::string> see_gradients = {"graddrop", "trimmed_mean", "excess_mtl", "moco", "db_mtl"}, listen = {"famo"}, three_batches = {"modo", "sdmgrad"};
+  EXPECT_EQ(
+      quoted(registry.names()),
+      R"("sum", "mean", "constant", "random", "core_task", "metabalance", "pcgrad", "gradvac", "imtl_g", "aligned_mtl", "config", "krum", "mgda", "cagrad", )"
+      R"("pe_ltr", "sdmgrad", "modo", "upgrad", "dualproj", "nash_mtl", "fairgrad", "gradnorm", "famo", "graddrop", "trimmed_mean", "excess_mtl", "moco", )"
+      R"("db_mtl", "cr_mogm")");
+  const std::set<std::string> see_gradients = {"graddrop", "trimmed_mean", "excess_mtl", "moco", "db_mtl"}, listen = {"famo"},
+                              three_batches = {"modo", "sdmgrad"};
   Random random(51);
   for (const std::string& name : registry.names()) {
     SCOPED_TRACE(name);
@@ -393,26 +399,74 @@ TEST_F(Registry, BuiltInMethodsAreAllThereAndWork) {
 
 TEST_F(Registry, BuiltInMethodsRefuseWhatIsOutOfRange) {
   const MethodRegistry registry = built_in_methods();
-  for (const std::string text :
-       {"core_task:alpha=-1",   "core_task:gamma=2",     "core_task:clip_ratio=0.5", "core_task:norm=middle",     "core_task:average_decay=1", "core_task:core=-1",
-        "core_task:core=0.5",   "core_task:alpha=inf",   "metabalance:relax=2",      "metabalance:beta=1",        "pcgrad:order=sorted",       "pcgrad:reduction=max",
-        "gradvac:beta=2",       "imtl_g:cutoff=1",       "aligned_mtl:scale=max",    "aligned_mtl:preference=1",  "config:cutoff=-1",          "krum:byzantine=-1",
-        "krum:selected=0",      "mgda:scale=two",        "cagrad:c=-1",              "cagrad:rescale=3",          "cagrad:rescale=true",       "pe_ltr:bounds=1;2",
-        "pe_ltr:bound=-1",      "sdmgrad:lambda=-1",     "modo:gamma=-1",            "modo:rho=x",                "upgrad:preference=max",     "dualproj:preference=max",
-        "nash_mtl:max_norm=0",  "nash_mtl:update_every=0", "fairgrad:alpha=-1",      "gradnorm:alpha=-1",         "gradnorm:learning_rate=-1", "famo:learning_rate=-1",
-        "famo:weight_decay=-1", "famo:max_norm=0",       "graddrop:leak=2",          "trimmed_mean:trim=-1",      "trimmed_mean:trim=0.5",     "excess_mtl:eta=0",
-        "excess_mtl:warmup=-1", "excess_mtl:scale=two",  "moco:beta=0",              "moco:sigma=-1",             "moco:gamma=-1",             "moco:sigma_gamma=-1",
-        "moco:rho=-1",          "db_mtl:beta=1",         "db_mtl:sigma=-1",          "cr_mogm:inner=sum,decay=2", "cr_mogm:inner=1",           "constant:weights=a"}) {
+  for (const std::string text : {"core_task:alpha=-1",
+                                 "core_task:gamma=2",
+                                 "core_task:clip_ratio=0.5",
+                                 "core_task:norm=middle",
+                                 "core_task:average_decay=1",
+                                 "core_task:core=-1",
+                                 "core_task:core=0.5",
+                                 "core_task:alpha=inf",
+                                 "metabalance:relax=2",
+                                 "metabalance:beta=1",
+                                 "pcgrad:order=sorted",
+                                 "pcgrad:reduction=max",
+                                 "gradvac:beta=2",
+                                 "imtl_g:cutoff=1",
+                                 "aligned_mtl:scale=max",
+                                 "aligned_mtl:preference=1",
+                                 "config:cutoff=-1",
+                                 "krum:byzantine=-1",
+                                 "krum:selected=0",
+                                 "mgda:scale=two",
+                                 "cagrad:c=-1",
+                                 "cagrad:rescale=3",
+                                 "cagrad:rescale=true",
+                                 "pe_ltr:bounds=1;2",
+                                 "pe_ltr:bound=-1",
+                                 "sdmgrad:lambda=-1",
+                                 "modo:gamma=-1",
+                                 "modo:rho=x",
+                                 "upgrad:preference=max",
+                                 "dualproj:preference=max",
+                                 "nash_mtl:max_norm=0",
+                                 "nash_mtl:update_every=0",
+                                 "fairgrad:alpha=-1",
+                                 "gradnorm:alpha=-1",
+                                 "gradnorm:learning_rate=-1",
+                                 "famo:learning_rate=-1",
+                                 "famo:weight_decay=-1",
+                                 "famo:max_norm=0",
+                                 "graddrop:leak=2",
+                                 "trimmed_mean:trim=-1",
+                                 "trimmed_mean:trim=0.5",
+                                 "excess_mtl:eta=0",
+                                 "excess_mtl:warmup=-1",
+                                 "excess_mtl:scale=two",
+                                 "moco:beta=0",
+                                 "moco:sigma=-1",
+                                 "moco:gamma=-1",
+                                 "moco:sigma_gamma=-1",
+                                 "moco:rho=-1",
+                                 "db_mtl:beta=1",
+                                 "db_mtl:sigma=-1",
+                                 "cr_mogm:inner=sum,decay=2",
+                                 "cr_mogm:inner=1",
+                                 "constant:weights=a"}) {
     const MethodSpec method = parse_method(text);
-    EXPECT_TRUE(contains(sentence_of([&] { registry.make(method); }), "htl::MethodRegistry: weighting \"" + method.name + "\", option \"", "\": expected ")) << text;
+    EXPECT_TRUE(contains(sentence_of([&] { registry.make(method); }), "htl::MethodRegistry: weighting \"" + method.name + "\", option \"", "\": expected "))
+        << text;
   }
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("constant"); }), "weighting \"constant\" expects numbers as the option \"weights\", got none"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("constant", {{"weight", 1.0}}); }), "has no option \"weight\"; did you mean \"weights\"?"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("cr_mogm"); }), "weighting \"cr_mogm\" expects a method as the option \"inner\", got none"));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make("cr_mogm", {{"inner", "graddrop"}}); }),
+  EXPECT_TRUE(contains(sentence_of([&] {
+                         registry.make("cr_mogm", {{"inner", "graddrop"}});
+                       }),
                        "weighting \"cr_mogm\" averages weights, and \"graddrop\" has none, since it sees the gradients themselves"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("cr_mogm", {{"inner", "nothing"}}); }), "unknown weighting \"nothing\""));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("cr_mogm:inner=cagrad,inner.d=1")); }), "weighting \"cagrad\" has no option \"d\"; did you mean \"c\"?"));
+  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("cr_mogm:inner=cagrad,inner.d=1")); }),
+                       "weighting \"cagrad\" has no option \"d\"; did you mean \"c\"?"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("pe_ltr:bounds=0.1;0.2,bound=0.1")); }), "one bound for all, got both"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("sum:c=1")); }), "weighting \"sum\" takes no options, got \"c\""));
 }

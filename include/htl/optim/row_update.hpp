@@ -3,8 +3,8 @@
 /// @brief What the row optimizers share: the check of a row gradient, state that costs memory only where it is touched, and element types.
 #pragma once
 
-#include <htl/task/large_memory.hpp>
 #include <htl/optim/row_tables.hpp>
+#include <htl/task/large_memory.hpp>
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>

@@ -78,8 +78,7 @@ SharedGradient aggregate(const M& method, const TaskGradients& gradients, Method
   } else {
     SharedGradient result;
     result.weights = weights(method, gradients.gramian, memory);
-    for (const TaskGradients::Part& part : gradients.parts)
-      result.parts.push_back({detail::weighted_sum(part.values, result.weights), part.rows, part.valid});
+    for (const TaskGradients::Part& part : gradients.parts) result.parts.push_back({detail::weighted_sum(part.values, result.weights), part.rows, part.valid});
     return result;
   }
 }

@@ -40,9 +40,9 @@ namespace detail {
 
 inline constexpr OptionRange kNotNegative{.low = 0.0};
 inline constexpr OptionRange kPositive{.low = 0.0, .open_low = true};
-inline constexpr OptionRange kPart{.low = 0.0, .high = 1.0};                          // [0, 1]
-inline constexpr OptionRange kDecay{.low = 0.0, .high = 1.0, .open_high = true};      // [0, 1)
-inline constexpr OptionRange kRate{.low = 0.0, .high = 1.0, .open_low = true};        // (0, 1]
+inline constexpr OptionRange kPart{.low = 0.0, .high = 1.0};                      // [0, 1]
+inline constexpr OptionRange kDecay{.low = 0.0, .high = 1.0, .open_high = true};  // [0, 1)
+inline constexpr OptionRange kRate{.low = 0.0, .high = 1.0, .open_low = true};    // (0, 1]
 
 inline Order order_option(OptionReader& options, Order standard) {
   return options.choice<Order>("order", {{"ascending", Order::ascending}, {"descending", Order::descending}, {"random", Order::random}}, standard);
@@ -68,7 +68,8 @@ inline void add_methods_around_a_core(MethodRegistry& registry) {
     method.alpha = options.number("alpha", method.alpha, kNotNegative);
     method.gamma = options.number("gamma", method.gamma, kPart);
     method.clip_ratio = options.number("clip_ratio", method.clip_ratio, {.low = 1.0, .infinite = true});
-    method.norm = options.choice<NormReference>("norm", {{"before", before_projection}, {"after", after_projection}, {"moving_average", moving_average}}, method.norm);
+    method.norm =
+        options.choice<NormReference>("norm", {{"before", before_projection}, {"after", after_projection}, {"moving_average", moving_average}}, method.norm);
     method.several_cores =
         options.choice<SeveralCores>("several_cores", {{"combined", SeveralCores::combined}, {"own", SeveralCores::own}}, method.several_cores);
     method.average_decay = options.number("average_decay", method.average_decay, kDecay);
@@ -108,7 +109,8 @@ inline void add_methods_of_angles(MethodRegistry& registry) {
   });
   registry.add("config", [](OptionReader& options) { return ConFIG{.cutoff = options.number("cutoff", ConFIG{}.cutoff, kDecay)}; });
   registry.add("krum", [](OptionReader& options) {
-    return Krum{.byzantine = options.integer("byzantine", Krum{}.byzantine, kNotNegative), .selected = options.integer("selected", Krum{}.selected, {.low = 1.0})};
+    return Krum{.byzantine = options.integer("byzantine", Krum{}.byzantine, kNotNegative),
+                .selected = options.integer("selected", Krum{}.selected, {.low = 1.0})};
   });
 }
 
@@ -215,17 +217,11 @@ inline void add_methods_around_others(MethodRegistry& registry) {
 /// |---|---|---|
 /// | `sum`, `mean`, `random` | Sum, Mean, RandomWeighting | |
 /// | `constant` | Constant | `weights`: a number for each task |
-/// | `core_task` | CoreTask | `core`: a task's position; `alpha`, `gamma`, `clip_ratio`, `norm`: before, after, moving_average; `several_cores`: combined, own; `average_decay` |
-/// | `metabalance` | MetaBalance | `core`: a task's position; `relax`, `beta` |
-/// | `pcgrad` | PCGrad | `order`: ascending, descending, random; `reduction`: sum, mean |
-/// | `gradvac` | GradVac | `beta`, `order` |
-/// | `imtl_g`, `config` | IMTLG, ConFIG | `cutoff` |
-/// | `aligned_mtl` | AlignedMTL | `scale`: min, median, rmse; `preference`: mean, sum; `cutoff` |
-/// | `krum` | Krum | `byzantine`, `selected` |
-/// | `mgda` | MGDA | `scale`: one, tasks |
-/// | `cagrad` | CAGrad | `c`, `rescale`: 0, 1, 2; `scale` |
-/// | `pe_ltr` | PELTR | `bounds`: a number for each task, or `bound` for all |
-/// | `sdmgrad` | SDMGrad | `lambda` |
+/// | `core_task` | CoreTask | `core`: a task's position; `alpha`, `gamma`, `clip_ratio`, `norm`: before, after, moving_average; `several_cores`: combined, own;
+/// `average_decay` | | `metabalance` | MetaBalance | `core`: a task's position; `relax`, `beta` | | `pcgrad` | PCGrad | `order`: ascending, descending, random;
+/// `reduction`: sum, mean | | `gradvac` | GradVac | `beta`, `order` | | `imtl_g`, `config` | IMTLG, ConFIG | `cutoff` | | `aligned_mtl` | AlignedMTL | `scale`:
+/// min, median, rmse; `preference`: mean, sum; `cutoff` | | `krum` | Krum | `byzantine`, `selected` | | `mgda` | MGDA | `scale`: one, tasks | | `cagrad` |
+/// CAGrad | `c`, `rescale`: 0, 1, 2; `scale` | | `pe_ltr` | PELTR | `bounds`: a number for each task, or `bound` for all | | `sdmgrad` | SDMGrad | `lambda` |
 /// | `modo` | MoDo | `gamma`, `rho` |
 /// | `upgrad`, `dualproj` | UPGrad, DualProj | `preference`: mean, sum |
 /// | `nash_mtl` | NashMTL | `max_norm`, `update_every` |

@@ -16,12 +16,12 @@ namespace htl::inline v0_1_0 {
 
 /// @brief CR-MOGM (Zhou et al., "On the Convergence of Stochastic Multi-Objective Gradient Manipulation and Beyond", NeurIPS 2022, Algorithm 1).
 ///
-/// λ ← a λ + (1 − a) ŵ with ŵ the weights of the inner method; λ begins as `initial`, or as ŵ of a task's first call. T = 1 gives the inner method's weight where
-/// that doesn't change.
+/// λ ← a λ + (1 − a) ŵ with ŵ the weights of the inner method; λ begins as `initial`, or as ŵ of a task's first call. T = 1 gives the inner method's weight
+/// where that doesn't change.
 ///
-/// **Inactive tasks**: λ_t stands still, and the weight is 0. **Device**, synchronisation and cost: the inner method's and a few operators on [T]; no wait of its
-/// own. Batches, losses after the step and random numbers go to the inner method. **Elsewhere**: TorchJD is the same; the paper lets a rise from 0 to 1 as the
-/// learning rate falls: set `decay` between steps.
+/// **Inactive tasks**: λ_t stands still, and the weight is 0. **Device**, synchronisation and cost: the inner method's and a few operators on [T]; no wait of
+/// its own. Batches, losses after the step and random numbers go to the inner method. **Elsewhere**: TorchJD is the same; the paper lets a rise from 0 to 1 as
+/// the learning rate falls: set `decay` between steps.
 /// @tparam W any GramianWeighting, AnyWeighting as well
 template <GramianWeighting W>
 struct CRMOGM {
@@ -58,13 +58,14 @@ struct CRMOGM {
     detail::prepare_memory("htl::CRMOGM", state.weights, {tasks}, gramian.matrix.device());
     if (!state.known.defined()) {
       state.known = gramian.matrix.new_full({tasks}, !initial.empty(), at::kBool);
-      if (!initial.empty()) for (int64_t t = 0; t < tasks; ++t) state.weights.select(0, t).fill_(initial[static_cast<size_t>(t)]);
+      if (!initial.empty())
+        for (int64_t t = 0; t < tasks; ++t) state.weights.select(0, t).fill_(initial[static_cast<size_t>(t)]);
     }
     if (state.known.device() != gramian.matrix.device()) state.known = state.known.to(gramian.matrix.device());
     const at::Tensor next = at::where(state.known, decay * state.weights + (1.0 - decay) * given, given);
     const at::Tensor active = detail::active_tasks(gramian);
-    state.weights = at::where(active, next, state.weights);
-    state.known = state.known.logical_or(active);
+    state.weights.copy_(at::where(active, next, state.weights));  // in place, as a captured graph needs it
+    state.known.logical_or_(active);
     return at::where(active, next, 0.0);
   }
 

@@ -13,9 +13,7 @@
 namespace htl::inline v0_1_0::detail {
 
 /// [A, C]: Σ_t w_t · values[·, t, ·] in the type of the values.
-inline at::Tensor weighted_sum(const at::Tensor& values, const at::Tensor& weights) {
-  return (values * weights.to(values.options()).view({-1, 1})).sum(1);
-}
+inline at::Tensor weighted_sum(const at::Tensor& values, const at::Tensor& weights) { return (values * weights.to(values.options()).view({-1, 1})).sum(1); }
 
 /// Every part [A, T, C], and rows where it is not the whole tensor.
 inline void check_parts(std::string_view who, const TaskGradients& gradients) {

@@ -36,8 +36,10 @@ class MethodRegistry {
   /// @param taken what to do if the name is there
   /// @throws c10::ValueError for a name that is there, or that a command line can't write
   MethodRegistry& add(std::string name, Factory factory, NameTaken taken = NameTaken::refuse) {
-    HTL_CHECK(!name.empty() && name.find_first_of(":=,; \t\n") == std::string::npos, "htl::MethodRegistry: expected a name without \":\", \"=\", \",\", \";\" and "
-              "blanks, got \"", name, "\"");
+    HTL_CHECK(!name.empty() && name.find_first_of(":=,; \t\n") == std::string::npos,
+              "htl::MethodRegistry: expected a name without \":\", \"=\", \",\", \";\" and "
+              "blanks, got \"",
+              name, "\"");
     HTL_CHECK(taken == NameTaken::replace || !factories_.contains(name), "htl::MethodRegistry: there is a method \"", name,
               "\" already; take another name, or give NameTaken::replace");
     factories_.set(std::move(name), std::move(factory));

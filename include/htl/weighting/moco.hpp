@@ -16,11 +16,11 @@ namespace htl::inline v0_1_0 {
 
 /// @brief MoCo (Fernando et al., "Mitigating Gradient Bias in Multi-objective Learning", ICLR 2023, Algorithm 1), with gradients of unit size times losses.
 ///
-/// In call k = 1, 2, …: y_t ← y_t − β k^{−σ} (y_t − L_t g_t / (‖g_t‖ + 1e-8)) from y_t = 0; λ ← softmax(λ − γ k^{−σ'} (Y Yᵀ + ρ I) λ) from λ = 1/T; the gradient
-/// is Σ_t λ_t y_t. T = 1 gives y_1.
+/// In call k = 1, 2, …: y_t ← y_t − β k^{−σ} (y_t − L_t g_t / (‖g_t‖ + 1e-8)) from y_t = 0; λ ← softmax(λ − γ k^{−σ'} (Y Yᵀ + ρ I) λ) from λ = 1/T; the
+/// gradient is Σ_t λ_t y_t. T = 1 gives y_1.
 ///
-/// **Shapes**: any parts. Averages fade everywhere, so the gradient also has every row of a table that was touched in any call before. **Inactive tasks**: y_t and
-/// λ_t stand still and are left out; the active tasks' λ sum to 1. **Losses** are needed in gramian.losses, ‖g_t‖² is the Gramian's diagonal.
+/// **Shapes**: any parts. Averages fade everywhere, so the gradient also has every row of a table that was touched in any call before. **Inactive tasks**: y_t
+/// and λ_t stand still and are left out; the active tasks' λ sum to 1. **Losses** are needed in gramian.losses, ‖g_t‖² is the Gramian's diagonal.
 /// **Memory**: T numbers in the parts' type for each shared number (of tables on the CPU only for the pages that were touched).
 /// **Cost**: each call goes about six times through the averages of all rows that were ever touched: detail::TaskBuffers.
 /// **Device**: ATen; on CUDA it waits for the device in each call where there are tables, and then no CUDA graph can capture it. It reports λ.

@@ -69,9 +69,7 @@ class OptionReader {
     return static_cast<int64_t>(*value);
   }
   /// @brief A task's position, or nothing where it was not given.
-  std::optional<int64_t> position(std::string_view name) {
-    return find(name) ? std::optional(integer(name, 0, {.low = 0.0})) : std::nullopt;
-  }
+  std::optional<int64_t> position(std::string_view name) { return find(name) ? std::optional(integer(name, 0, {.low = 0.0})) : std::nullopt; }
   /// @brief true or false, or the default.
   bool flag(std::string_view name, bool standard) {
     const MethodOption* const option = find(name);

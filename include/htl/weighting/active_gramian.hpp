@@ -64,7 +64,8 @@ inline ActiveGramian::ActiveGramian(const TaskGramian& gramian) : total_(gramian
 
 inline at::Tensor ActiveGramian::scattered(std::span<const double> weights, const at::Tensor& like) const {
   at::Tensor result = at::zeros({total_}, at::kDouble);
-  for (size_t i = 0; i < tasks.size(); ++i) result.mutable_data_ptr<double>()[tasks[i]] = weights[i];
+  auto* const values = result.mutable_data_ptr<double>();
+  for (size_t i = 0; i < tasks.size(); ++i) values[tasks[i]] = weights[i];
   return result.to(like.device());
 }
 

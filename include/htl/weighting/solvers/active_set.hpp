@@ -103,7 +103,7 @@ inline bool ActiveSet::refine() {
 
 inline bool ActiveSet::block_pivoting() {
   int64_t fewest = std::numeric_limits<int64_t>::max();
-  for (int64_t round = 0, patience = 3; round < 30; ++round) {
+  for (int64_t round = 0, patience = 2; round < 30; ++round) {
     face_.rebase();
     face_.complete(true);
     face_minimum();
@@ -116,7 +116,7 @@ inline bool ActiveSet::block_pivoting() {
     if (wrong == 0) return true;
     if (wrong < fewest) {
       fewest = wrong;
-      patience = 3;
+      patience = 2;
     } else if (patience-- == 0) {
       return false;
     }
@@ -198,7 +198,12 @@ inline bool ActiveSet::primal() {
     if (last < 0) return true;
     face_.add(last);
     x_[last] = 0.0;
-    if (!walk()) return false;
+    if (face_.complete()) {
+      if (!walk()) return false;
+    } else {  // depends on the others, so its gradient is at their level but for their rounding
+      face_.keep([&](int64_t j) { return j != last; });
+      if (y_[last] < level() - 64.0 * tolerance(last)) return false;
+    }
   }
   return false;
 }

@@ -25,6 +25,7 @@ class FairnessNewton {
  private:
   double power(double u) const { return exponent_ == -1.0 ? 1.0 / u : std::pow(u, exponent_); }
   double alone(double rest) const;
+  void substitute(double* v) const;
   bool step();
   double line_search(double slope) const;
 
@@ -35,13 +36,13 @@ class FairnessNewton {
   bool possible_ = true;
   int64_t lost_ = 0;
   std::vector<double> storage_;
-  double *c_, *factor_, *root_, *beta_, *p_, *cp_, *target_, *d_, *cd_, *z_;
+  double *c_, *factor_, *root_, *beta_, *p_, *cp_, *terms_, *target_, *d_, *cd_, *z_;
 };
 
-inline FairnessNewton::FairnessNewton(SquareMatrix k, double alpha) : n_(k.n), exponent_(-1.0 / alpha), storage_(static_cast<size_t>(2 * k.n * k.n + 8 * k.n)) {
+inline FairnessNewton::FairnessNewton(SquareMatrix k, double alpha) : n_(k.n), exponent_(-1.0 / alpha), storage_(static_cast<size_t>(2 * k.n * k.n + 9 * k.n)) {
   double* next = storage_.data();
   for (double** matrix : {&c_, &factor_}) *matrix = std::exchange(next, next + n_ * n_);
-  for (double** vector : {&root_, &beta_, &p_, &cp_, &target_, &d_, &cd_, &z_}) *vector = std::exchange(next, next + n_);
+  for (double** vector : {&root_, &beta_, &p_, &cp_, &terms_, &target_, &d_, &cd_, &z_}) *vector = std::exchange(next, next + n_);
   for (int64_t i = 0; i < n_; ++i) {
     root_[i] = std::sqrt(std::max(k(i, i), 0.0));
     possible_ = possible_ && root_[i] > 0.0 && std::isfinite(root_[i]);
@@ -103,18 +104,27 @@ inline double FairnessNewton::line_search(double slope) const {
   return std::min(1.0, 0.5 * border);  // the slope is rounding of its largest terms
 }
 
+/// v ← (C + diag h)⁻¹ v by the last step's factor.
+inline void FairnessNewton::substitute(double* v) const {
+  for (int64_t i = 0; i < n_; ++i) v[i] = (v[i] - dot(factor_ + i * n_, v, i)) * z_[i];
+  for (int64_t i = n_ - 1; i >= 0; --i) {
+    v[i] *= z_[i];
+    add_scaled(v, -v[i], factor_ + i * n_, i);
+  }
+}
+
 /// A Newton step; false where none helps any more.
 inline bool FairnessNewton::step() {
   constexpr double epsilon = std::numeric_limits<double>::epsilon();
   double error = 0.0;
   bool lost = false;  // whether a target has sunk below the rounding of the sum that should meet it
   for (int64_t i = 0; i < n_; ++i) {
-    double terms = 0.0;
-    for (int64_t j = 0; j < n_; ++j) terms += std::abs(c_[i * n_ + j]) * p_[j];
+    terms_[i] = 0.0;
+    for (int64_t j = 0; j < n_; ++j) terms_[i] += std::abs(c_[i * n_ + j]) * p_[j];
     cp_[i] = dot(c_ + i * n_, p_, n_);
     target_[i] = beta_[i] * power(p_[i] / beta_[i]);
-    error = std::max(error, std::abs(cp_[i] - target_[i]) / (terms + target_[i]));
-    lost = lost || target_[i] < 4.0 * epsilon * terms;
+    error = std::max(error, std::abs(cp_[i] - target_[i]) / (terms_[i] + target_[i]));
+    lost = lost || target_[i] < 4.0 * epsilon * terms_[i];
   }
   for (int64_t i = 0; i < n_; ++i) {  // (C + diag h) d = target − Cp
     double* const row = factor_ + i * n_;
@@ -123,11 +133,8 @@ inline bool FairnessNewton::step() {
     row[i] = std::sqrt(std::max(pivot, epsilon * own));
     z_[i] = 1.0 / row[i];
   }
-  for (int64_t i = 0; i < n_; ++i) d_[i] = (target_[i] - cp_[i] - dot(factor_ + i * n_, d_, i)) * z_[i];
-  for (int64_t i = n_ - 1; i >= 0; --i) {
-    d_[i] *= z_[i];
-    add_scaled(d_, -d_[i], factor_ + i * n_, i);
-  }
+  for (int64_t i = 0; i < n_; ++i) d_[i] = target_[i] - cp_[i];
+  substitute(d_);
   double change = 0.0, slope = 0.0;
   for (int64_t i = 0; i < n_; ++i) {
     change = std::max(change, std::abs(d_[i]) / p_[i]);
@@ -151,7 +158,11 @@ inline bool FairnessNewton::step() {
 inline bool FairnessNewton::solve() {
   if (!possible_) return false;
   for (int64_t round = 0; round < 100 && step(); ++round) continue;
-  return change_ <= 1e-6 && error_ <= 1e-12 - 8.0 * std::numeric_limits<double>::epsilon() * exponent_;
+  if (!(change_ <= 1e-6 && error_ <= 1e-12 - 8.0 * std::numeric_limits<double>::epsilon() * exponent_)) return false;
+  substitute(terms_);  // how far one rounding in each entry of K moves p
+  for (int64_t i = 0; i < n_; ++i)
+    if (!(std::abs(terms_[i]) * std::numeric_limits<double>::epsilon() <= 1e-6 * p_[i])) return false;
+  return true;
 }
 
 inline bool FairnessNewton::weights(std::span<double> w) const {
@@ -168,10 +179,10 @@ inline bool FairnessNewton::weights(std::span<double> w) const {
 ///
 /// It is the minimum of the convex ½ wᵀKw − Σ φ(w_t), φ'(w) = w^(−1/α): Newton steps with a line search on the Gramian of cosines, 5 to 15 of about n³/6
 /// multiplications, at most 100. There is a solution exactly if no combination Σ a_t G_t with a ≥ 0, a ≠ 0 is zero; a zero row, a pair of opposed rows and
-/// every Pareto-stationary point have none. Float64 tells the two apart by the last Newton step: solved means that it changes no weight by more than 1e-6 of
-/// itself and that |K w − w^(−1/α)| is below 1e-12 of its terms. So gradients of which a convex combination is shorter than about 1e-5 of them may count
-/// as unsolvable: their K no longer holds six digits of the answer.
-/// Accuracy: rounding, where K is well conditioned 1e-14. Host memory only.
+/// every Pareto-stationary point have none. Float64 tells the two apart by what its rounding does: solved means that |K w − w^(−1/α)| is below 1e-12 of its
+/// terms, and that neither the last Newton step nor one rounding in K's entries changes a weight by more than 1e-6 of itself. So gradients of which a convex
+/// combination is shorter than about 1e-5 of them may count as unsolvable: their K no longer holds six digits of the answer. Accuracy: rounding, where K is
+/// well conditioned 1e-14. Host memory only.
 /// @param k [n, n]
 /// @param alpha α > 0; 1 = proportional fairness, Nash's bargaining: K w = 1 / w
 /// @param w [n] the result; untouched where there is none

@@ -325,6 +325,34 @@ TEST_F(MethodsWithMemoryTest, FAMOLimitsTheNormAndIsFiniteWithLossesOfAnyKind) {
 
 // ------------------------------------------------------------------------------------------------------------------- memory, mistakes
 
+TEST_F(MethodsWithMemoryTest, LoopsEqualTensors) {
+  Random random(87);
+  const auto compare = [&](const auto& method, int64_t tasks, const std::vector<int64_t>& cores) {
+    typename std::decay_t<decltype(method)>::State loops, tensors;
+    bool started = false;
+    steps(random, tasks, [&](TaskGramian gramian) {
+      gramian.cores = cores;
+      const Tensor mine = method.weights(gramian, loops);
+      if (!started) {  // as `weights` prepares it
+        started = true;
+        tensors.fields([&](const char* name, Tensor& field) {
+          field = std::string(name) == "weights" ? at::ones({tasks}, at::kDouble) : at::zeros({tasks}, at::kDouble);
+        });
+      }
+      ASSERT_TRUE(close(mine, method.weights_by_tensors(gramian, tensors), 1e-12, 0.0));
+      for (const auto& [name, field] : saved(loops)) ASSERT_TRUE(close(field, saved(tensors).at(name), 1e-12, 0.0)) << name;
+    });
+  };
+  for (int repetition = 0; repetition < 200; ++repetition) {
+    SCOPED_TRACE(repetition);
+    const int64_t tasks = random.integer(1, 6);
+    std::vector<int64_t> cores = {random.integer(0, tasks - 1)};
+    if (random.chance(0.4) && cores[0] > 0) cores.insert(cores.begin(), 0);
+    compare(MetaBalance{.relax = random.real(), .beta = random.pick<double>({0.0, 0.9})}, tasks, cores);
+    compare(GradNorm{.alpha = random.pick<double>({0.0, 1.5}), .learning_rate = random.pick<double>({1e-4, 0.025})}, tasks, {});
+  }
+}
+
 template <class M>
 void continues(const M& method, size_t fields) {
   Random random(86);

@@ -87,18 +87,18 @@ struct OfPCGradMean {
   static constexpr Claims claims{no, no, yes, no, yes, yes};
 };
 struct OfGradVac { static GradVac make(const Tasks&) { return {}; } static constexpr Claims claims{no, no, yes, no, yes, yes}; };
-struct OfIMTLG { static IMTLG make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, no, no, yes, yes, 1.0, 1, 1e-6}; };
-struct OfAlignedMTL { static AlignedMTL make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, no, no, yes, yes, 1.0, 1, 1e-6}; };
+struct OfIMTLG { static IMTLG make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, no, no, yes, yes}; };
+struct OfAlignedMTL { static AlignedMTL make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, no, no, yes, yes}; };
 struct OfAlignedMTLMedian {
   static AlignedMTL make(const Tasks&) { return {.scale = AlignedScale::median}; }
-  static constexpr Claims claims{no, yes, no, no, yes, yes, 1.0, 1, 1e-6};
+  static constexpr Claims claims{no, yes, no, no, yes, yes};
 };
 struct OfAlignedMTLMean {
   static AlignedMTL make(const Tasks&) { return {.scale = AlignedScale::rmse, .preference = Preference::mean}; }
-  static constexpr Claims claims{no, yes, no, no, yes, yes, 1.0, 1, 1e-6};
+  static constexpr Claims claims{no, yes, no, no, yes, yes};
 };
 // opposes a task only where gradients depend on each other
-struct OfConFIG { static ConFIG make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, yes, no, yes, yes, 1.0, 1, 1e-6}; };
+struct OfConFIG { static ConFIG make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, yes, no, yes, yes}; };
 struct OfKrum { static Krum make(const Tasks&) { return {.selected = 2}; } static constexpr Claims claims{no, yes, no, no, yes, yes, 1.0, 3}; };
 struct OfGradNorm { static GradNorm make(const Tasks&) { return {}; } static constexpr Claims claims{no, yes, no, no, no, yes}; };
 // sees losses only, so its weights are constants to these tests

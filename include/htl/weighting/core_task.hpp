@@ -82,7 +82,7 @@ struct CoreTask {
  private:
   std::vector<std::vector<int64_t>> cores_of_tasks(const TaskGramian& gramian) const;
   void check(const TaskGramian& gramian) const;
-  double ratio(double core, double task, double floor) const;
+  double ratio(double core_square, double task, double floor) const;
 };
 
 inline void CoreTask::check(const TaskGramian& gramian) const {
@@ -94,11 +94,11 @@ inline void CoreTask::check(const TaskGramian& gramian) const {
   HTL_CHECK(average_decay >= 0.0 && average_decay < 1.0, "htl::CoreTask: expected average_decay in [0, 1), got ", average_decay);
 }
 
-/// sqrt(core / task), clipped; `floor` is the square below which a task's gradient counts as cancelled.
-inline double CoreTask::ratio(double core, double task, double floor) const {
-  if (core <= 0.0) return 1.0;
+/// sqrt(core_square / task), clipped; `floor` is the square below which a task's gradient counts as cancelled.
+inline double CoreTask::ratio(double core_square, double task, double floor) const {
+  if (core_square <= 0.0) return 1.0;
   if (task <= floor) return floor > 0.0 && std::isfinite(clip_ratio) ? clip_ratio : 1.0;
-  return std::min(std::max(std::sqrt(core / task), 1.0 / clip_ratio), clip_ratio);
+  return std::min(std::max(std::sqrt(core_square / task), 1.0 / clip_ratio), clip_ratio);
 }
 
 inline at::Tensor CoreTask::weights(const TaskGramian& gramian, State& state) const {
@@ -135,28 +135,28 @@ inline at::Tensor CoreTask::weights_by_loops(const TaskGramian& gramian, State& 
   const std::vector<std::vector<int64_t>> cores = cores_of_tasks(gramian);
   for (int64_t t = 0; t < tasks; ++t) {
     if (std::find(gramian.cores.begin(), gramian.cores.end(), t) != gramian.cores.end()) continue;
-    double core = 0.0, cross = 0.0, squares = 0.0;
+    double core_square = 0.0, cross = 0.0, squares = 0.0;
     for (const int64_t c : cores[static_cast<size_t>(t)]) {
       cross += k[t * tasks + c];
       squares += k[c * tasks + c];
-      for (const int64_t e : cores[static_cast<size_t>(t)]) core += k[c * tasks + e];
+      for (const int64_t e : cores[static_cast<size_t>(t)]) core_square += k[c * tasks + e];
     }
-    if (core <= 1e-14 * squares) core = 0.0;
+    if (core_square <= 1e-14 * squares) core_square = 0.0;
     const double own = k[t * tasks + t];
-    const double a = core > 0.0 ? alpha * std::min(cross, 0.0) / core : 0.0;
+    const double a = core_square > 0.0 ? alpha * std::min(cross, 0.0) / core_square : 0.0;
     double r = 1.0;
     if (norm == NormReference::moving_average) {
       double& core_norm = state.core_norms.mutable_data_ptr<double>()[t];
       double& task_norm = state.task_norms.mutable_data_ptr<double>()[t];
-      if (core > 0.0 && (!active.defined() || active.const_data_ptr<bool>()[t])) {
-        core_norm += (1.0 - average_decay) * (std::sqrt(core) - core_norm);
+      if (core_square > 0.0 && (!active.defined() || active.const_data_ptr<bool>()[t])) {
+        core_norm += (1.0 - average_decay) * (std::sqrt(core_square) - core_norm);
         task_norm += (1.0 - average_decay) * (std::sqrt(std::max(own, 0.0)) - task_norm);
       }
       r = ratio(core_norm * core_norm, task_norm * task_norm, 0.0);
     } else if (norm == NormReference::after_projection) {
-      r = ratio(core, std::max(own - 2.0 * a * cross + a * a * core, 0.0), 1e-14 * std::max(own, 0.0));
+      r = ratio(core_square, std::max(own - 2.0 * a * cross + a * a * core_square, 0.0), 1e-14 * std::max(own, 0.0));
     } else {
-      r = ratio(core, own, 0.0);
+      r = ratio(core_square, own, 0.0);
     }
     const double s = gamma * r + 1.0 - gamma;
     w[t] = s;
@@ -179,10 +179,10 @@ inline at::Tensor CoreTask::weights_by_tensors(const TaskGramian& gramian, State
       for (const int64_t c : cores[static_cast<size_t>(t)]) members.select(0, c).select(0, t).fill_(1.0);
   }
   const at::Tensor own = matrix.diagonal(), cross = (matrix * members.t()).sum(1), squares = (members * own.unsqueeze(1)).sum(0);
-  at::Tensor core = (members * matrix.mm(members)).sum(0);
-  core = core.masked_fill(core <= 1e-14 * squares, 0.0);
-  const at::Tensor has_core = core > 0.0;
-  const at::Tensor a = (alpha * cross.clamp_max(0.0) / core.where(has_core, 1.0)).where(has_core, 0.0);
+  at::Tensor core_square = (members * matrix.mm(members)).sum(0);
+  core_square = core_square.masked_fill(core_square <= 1e-14 * squares, 0.0);
+  const at::Tensor has_core = core_square > 0.0;
+  const at::Tensor a = (alpha * cross.clamp_max(0.0) / core_square.where(has_core, 1.0)).where(has_core, 0.0);
   const auto ratio_of = [&](const at::Tensor& numerator, const at::Tensor& denominator, const at::Tensor& floor) {
     const at::Tensor cancelled = denominator <= floor;
     const at::Tensor clipped = (numerator / denominator.where(cancelled.logical_not(), 1.0)).sqrt().clamp(1.0 / clip_ratio, clip_ratio);
@@ -193,13 +193,13 @@ inline at::Tensor CoreTask::weights_by_tensors(const TaskGramian& gramian, State
   if (norm == NormReference::moving_average) {
     const at::Tensor active = (gramian.active.defined() ? gramian.active.logical_and(has_core) : has_core).to(at::kDouble) * others;
     const at::Tensor step = active * (1.0 - average_decay);
-    state.core_norms.add_(step * (core.sqrt() - state.core_norms));
+    state.core_norms.add_(step * (core_square.sqrt() - state.core_norms));
     state.task_norms.add_(step * (own.clamp_min(0.0).sqrt() - state.task_norms));
     r = ratio_of(state.core_norms.square(), state.task_norms.square(), at::zeros_like(own));
   } else if (norm == NormReference::after_projection) {
-    r = ratio_of(core, (own - 2.0 * a * cross + a * a * core).clamp_min(0.0), 1e-14 * own.clamp_min(0.0));
+    r = ratio_of(core_square, (own - 2.0 * a * cross + a * a * core_square).clamp_min(0.0), 1e-14 * own.clamp_min(0.0));
   } else {
-    r = ratio_of(core, own, at::zeros_like(own));
+    r = ratio_of(core_square, own, at::zeros_like(own));
   }
   const at::Tensor s = (gamma * r + 1.0 - gamma) * others;
   return s + (1.0 - others) - members.mv(s * a);

@@ -9,8 +9,11 @@
 
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace htl::inline v0_1_0 {
 
@@ -44,6 +47,14 @@ struct GradNorm {
   /// @brief [T] float64 weights.
   /// @throws c10::ValueError without losses, with options outside their ranges, or where the state was made for other tasks
   at::Tensor weights(const TaskGramian& gramian, State& state) const;
+
+  /// @brief The same by plain loops: the CPU's way. `weights()` checks and prepares the state before.
+  at::Tensor weights_by_loops(const TaskGramian& gramian, State& state) const;
+  /// @brief The same by ATen without branches, on any device: CUDA's way. `weights()` checks and prepares the state before.
+  at::Tensor weights_by_tensors(const TaskGramian& gramian, State& state) const;
+
+ private:
+  static constexpr double least = 1e-3;
 };
 
 inline at::Tensor GradNorm::weights(const TaskGramian& gramian, State& state) const {
@@ -52,9 +63,52 @@ inline at::Tensor GradNorm::weights(const TaskGramian& gramian, State& state) co
   const int64_t tasks = gramian.tasks();
   HTL_CHECK(gramian.losses.defined(), "htl::GradNorm: expected the tasks' losses in TaskGramian::losses, got none; htl::backward gives them");
   check_shape("htl::GradNorm", "the losses", gramian.losses, {tasks});
+  detail::prepare_memory("htl::GradNorm", state.weights, {tasks}, gramian.matrix.device(), 1.0);
+  detail::prepare_memory("htl::GradNorm", state.initial_losses, {tasks}, gramian.matrix.device());
+  return gramian.matrix.is_cpu() ? weights_by_loops(gramian, state) : weights_by_tensors(gramian, state);
+}
+
+inline at::Tensor GradNorm::weights_by_loops(const TaskGramian& gramian, State& state) const {
+  const int64_t tasks = gramian.tasks();
+  const at::Tensor matrix = gramian.matrix.contiguous(), mask = gramian.active.defined() ? gramian.active.contiguous() : at::Tensor();
+  const at::Tensor losses = gramian.losses.to(matrix.options()).contiguous();
+  const double* const loss = losses.const_data_ptr<double>();
+  const auto active = [&](int64_t t) { return !mask.defined() || mask.const_data_ptr<bool>()[t]; };
+  at::Tensor result = at::zeros({tasks}, matrix.options());
+  auto* const w = result.mutable_data_ptr<double>();
+  auto* const next = state.weights.mutable_data_ptr<double>();
+  auto* const initial = state.initial_losses.mutable_data_ptr<double>();
+  std::vector<double> norms(static_cast<size_t>(tasks), 0.0), relative(norms);
+  double count = 0.0, mean = 0.0, mean_norm = 0.0, before = 0.0, after = 0.0;
+  for (int64_t t = 0; t < tasks; ++t) {
+    if (!active(t)) continue;
+    const auto i = static_cast<size_t>(t);
+    if (initial[t] == 0.0) initial[t] = loss[t];
+    w[t] = next[t];
+    norms[i] = std::sqrt(std::max(matrix.const_data_ptr<double>()[t * tasks + t], 0.0));
+    relative[i] = std::max(initial[t] != 0.0 ? loss[t] / initial[t] : loss[t], 0.0);
+    count += 1.0;
+    mean += relative[i];
+    mean_norm += w[t] * norms[i];
+    before += w[t];
+  }
+  mean /= std::max(count, 1.0);
+  mean_norm /= std::max(count, 1.0);
+  for (int64_t t = 0; t < tasks; ++t) {
+    if (!active(t)) continue;
+    const auto i = static_cast<size_t>(t);
+    const double difference = w[t] * norms[i] - mean_norm * std::pow(mean > 0.0 ? relative[i] / mean : 1.0, alpha);
+    const double sign = difference > 0.0 ? 1.0 : difference < 0.0 ? -1.0 : 0.0;
+    next[t] = std::max(w[t] - learning_rate * sign * norms[i], least);
+    after += next[t];
+  }
+  for (int64_t t = 0; t < tasks; ++t)  // what the active ones add up to stays, and so does T
+    if (active(t)) next[t] *= before / after;
+  return result;
+}
+
+inline at::Tensor GradNorm::weights_by_tensors(const TaskGramian& gramian, State& state) const {
   const at::Tensor& k = gramian.matrix;
-  detail::prepare_memory("htl::GradNorm", state.weights, {tasks}, k.device(), 1.0);
-  detail::prepare_memory("htl::GradNorm", state.initial_losses, {tasks}, k.device());
   const at::Tensor losses = gramian.losses.to(k.options());
   const at::Tensor active = gramian.active.defined() ? gramian.active.to(k.options()) : at::ones_like(losses);
   const at::Tensor taking_part = active > 0.0, count = active.sum().clamp_min(1.0);
@@ -67,8 +121,8 @@ inline at::Tensor GradNorm::weights(const TaskGramian& gramian, State& state) co
   const at::Tensor pace = at::where(mean > 0.0, relative / at::where(mean > 0.0, mean, at::ones_like(mean)), at::ones_like(losses)).pow(alpha);
   const at::Tensor norms = k.diagonal().clamp_min(0.0).sqrt() * active, weighted = result * norms;
   const at::Tensor slope = (weighted - weighted.sum() / count * pace).sign() * norms;
-  at::Tensor next = (state.weights - learning_rate * slope).clamp_min(1e-3);
-  next = next * (result.sum() / (next * active).sum().clamp_min(1e-3));  // what the active ones add up to stays, and so does T
+  at::Tensor next = (state.weights - learning_rate * slope).clamp_min(least);
+  next = next * (result.sum() / (next * active).sum().clamp_min(least));  // what the active ones add up to stays, and so does T
   state.weights.copy_(at::where(taking_part, next, state.weights));
   return result;
 }

@@ -11,7 +11,10 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
+#include <vector>
 
 namespace htl::inline v0_1_0 {
 
@@ -44,6 +47,14 @@ struct MetaBalance {
   /// @brief [T] float64 weights.
   /// @throws c10::ValueError without a core, with options outside their ranges, or where the state was made for other tasks
   at::Tensor weights(const TaskGramian& gramian, State& state) const;
+
+  /// @brief The same by plain loops: the CPU's way. `weights()` checks and prepares the state before.
+  at::Tensor weights_by_loops(const TaskGramian& gramian, State& state) const;
+  /// @brief The same by ATen without branches, on any device: CUDA's way. `weights()` checks and prepares the state before.
+  at::Tensor weights_by_tensors(const TaskGramian& gramian, State& state) const;
+
+ private:
+  std::vector<int64_t> cores_of(const TaskGramian& gramian) const { return core ? std::vector<int64_t>{*core} : gramian.cores; }
 };
 
 inline at::Tensor MetaBalance::weights(const TaskGramian& gramian, State& state) const {
@@ -52,10 +63,45 @@ inline at::Tensor MetaBalance::weights(const TaskGramian& gramian, State& state)
   HTL_CHECK(core || !gramian.cores.empty(), "htl::MetaBalance: expected a core task, got none; mark one with .core(), or set .core");
   HTL_CHECK(relax >= 0.0 && relax <= 1.0, "htl::MetaBalance: expected relax in [0, 1], got ", relax);
   HTL_CHECK(beta >= 0.0 && beta < 1.0, "htl::MetaBalance: expected beta in [0, 1), got ", beta);
+  detail::prepare_memory("htl::MetaBalance", state.norms, {tasks}, gramian.matrix.device());
+  return gramian.matrix.is_cpu() ? weights_by_loops(gramian, state) : weights_by_tensors(gramian, state);
+}
+
+inline at::Tensor MetaBalance::weights_by_loops(const TaskGramian& gramian, State& state) const {
+  const int64_t tasks = gramian.tasks();
+  const at::Tensor matrix = gramian.matrix.contiguous(), mask = gramian.active.defined() ? gramian.active.contiguous() : at::Tensor();
+  const double* const k = matrix.const_data_ptr<double>();
+  const bool* const active = mask.defined() ? mask.const_data_ptr<bool>() : nullptr;
+  at::Tensor result = at::zeros({tasks}, matrix.options());
+  auto* const w = result.mutable_data_ptr<double>();
+  auto* const norms = state.norms.mutable_data_ptr<double>();
+  const std::vector<int64_t> cores = cores_of(gramian);
+  double square = 0.0;
+  bool acting = false;
+  for (const int64_t c : cores)
+    for (const int64_t d : cores)
+      if (!active || (active[c] && active[d])) {
+        square += k[c * tasks + d];
+        acting = true;
+      }
+  const double before = norms[cores.front()];
+  const double usual = acting ? beta * before + (1.0 - beta) * std::sqrt(std::max(square, 0.0)) : before;
+  for (int64_t t = 0; t < tasks; ++t) {
+    const bool is_core = std::find(cores.begin(), cores.end(), t) != cores.end(), is_active = !active || active[t];
+    if (is_core)
+      norms[t] = usual;
+    else if (is_active)
+      norms[t] = beta * norms[t] + (1.0 - beta) * std::sqrt(std::max(k[t * tasks + t], 0.0));
+    const double ratio = usual > 0.0 && norms[t] > 1e-100 * usual ? usual / norms[t] : 1.0;
+    if (is_active) w[t] = is_core ? 1.0 : 1.0 + relax * (ratio - 1.0);
+  }
+  return result;
+}
+
+inline at::Tensor MetaBalance::weights_by_tensors(const TaskGramian& gramian, State& state) const {
   const at::Tensor& k = gramian.matrix;
-  detail::prepare_memory("htl::MetaBalance", state.norms, {tasks}, k.device());
-  at::Tensor is_core = at::zeros({tasks}, k.options());  // filled by kernels: a copy from the host would synchronise
-  const std::vector<int64_t> cores = core ? std::vector<int64_t>{*core} : gramian.cores;
+  at::Tensor is_core = at::zeros({gramian.tasks()}, k.options());  // filled by kernels: a copy from the host would synchronise
+  const std::vector<int64_t> cores = cores_of(gramian);
   for (const int64_t c : cores) is_core.select(0, c).fill_(1.0);
   const at::Tensor active = gramian.active.defined() ? gramian.active.to(k.options()) : at::ones_like(is_core);
 

@@ -32,14 +32,14 @@ namespace detail {
 /// @throws c10::ValueError unless `given` is a permutation of T tasks where the order is `given`, and empty else
 inline void check_order(const char* who, Order order, const std::vector<int64_t>& given, int64_t tasks) {
   if (order != Order::given) {
-    HTL_CHECK(given.empty(), who, ": got a permutation `given`, but another order; set .order = htl::Order::given, or leave `given` out");
+    HTL_CHECK(given.empty(), who, ": got a permutation in given, but another order; set .order = htl::Order::given, or leave given out");
     return;
   }
   std::vector<int64_t> sorted = given;
   std::sort(sorted.begin(), sorted.end());
   bool fits = static_cast<int64_t>(sorted.size()) == tasks;
   for (size_t i = 0; fits && i < sorted.size(); ++i) fits = sorted[i] == static_cast<int64_t>(i);
-  HTL_CHECK(fits, who, ": expected `given` to be a permutation of 0 … ", tasks - 1, ", got ", at::IntArrayRef(given));
+  HTL_CHECK(fits, who, ": expected given to be a permutation of 0 … ", tasks - 1, ", got ", at::IntArrayRef(given));
 }
 
 /// Which of n active tasks each task visits: n rows of n positions among the active tasks, each row with the task itself, which the caller skips.

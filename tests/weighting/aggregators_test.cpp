@@ -496,20 +496,24 @@ TEST_F(Aggregators, ContinueFromTheirFieldsWithTheSameBits) {
   expect_continues(DBMTL{});
 }
 
-TEST_F(Aggregators, LoadingInPlaceGoesBackToWhatWasSaved) {
+TEST_F(Aggregators, LoadingInPlaceReplacesWhatWasThere) {
   Random random(605);
   const DBMTL method;
-  DBMTL::State state;
-  const auto step = [&] { return random_step(random, 3, at::kDouble, 1.0); };
-  for (int64_t k = 0; k < 3; ++k) method.aggregate(step().gradients, state);
-  std::vector<Tensor> saved;
-  state.fields([&](const char*, Tensor& field) { saved.push_back(field.clone()); });
-  const Step first = step(), second = step();
-  const Tensor once = dense_of(method.aggregate(first.gradients, state));
-  method.aggregate(second.gradients, state);
-  size_t at = 0;
-  state.fields([&](const char*, Tensor& field) { field.copy_(saved[at++]); });
-  EXPECT_TRUE(same_bits(dense_of(method.aggregate(first.gradients, state)), once));
+  for (const int64_t steps : {1, 12}) {  // into a memory of more rows, and of fewer
+    DBMTL::State state, other;
+    for (int64_t k = 0; k < steps; ++k) method.aggregate(random_step(random, 3, at::kDouble, 1.0).gradients, state);
+    for (int64_t k = 0; k < 13 - steps; ++k) method.aggregate(random_step(random, 3, at::kDouble, 1.0).gradients, other);
+    std::vector<Tensor> saved;
+    state.fields([&](const char*, Tensor& field) { saved.push_back(field.clone()); });
+    size_t at = 0;
+    other.fields([&](const char*, Tensor& field) { field.copy_(saved[at++]); });
+    const Step step = random_step(random, 3, at::kDouble, 1.0);
+    const SharedGradient mine = method.aggregate(step.gradients, state), theirs = method.aggregate(step.gradients, other);
+    for (size_t p = 0; p < mine.parts.size(); ++p) {
+      EXPECT_TRUE(same_bits(mine.parts[p].rows, theirs.parts[p].rows));
+      EXPECT_TRUE(same_bits(mine.parts[p].values, theirs.parts[p].values));
+    }
+  }
 }
 
 TEST_F(Aggregators, AveragesReachRowsOfEarlierBatches) {

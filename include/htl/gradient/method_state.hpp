@@ -9,6 +9,7 @@
 
 #include <torch/csrc/autograd/function.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -55,6 +56,45 @@ class ForkState {
   Accumulated accumulated;
 };
 
+/// Tensors of one type and any shapes as one flat tensor and their shapes [G, 1 + D]: dimensions (−1: undefined), sizes.
+inline std::pair<at::Tensor, at::Tensor> pack_tensors(const std::vector<at::Tensor>& tensors) {
+  int64_t dimensions = 0;
+  std::vector<at::Tensor> flat;
+  for (const at::Tensor& tensor : tensors) {
+    if (!tensor.defined()) continue;
+    dimensions = std::max(dimensions, tensor.dim());
+    flat.push_back(tensor.reshape({-1}));
+  }
+  at::Tensor shapes = at::zeros({static_cast<int64_t>(tensors.size()), 1 + dimensions}, at::kLong);
+  auto* to = shapes.mutable_data_ptr<int64_t>();
+  for (const at::Tensor& tensor : tensors) {
+    to[0] = tensor.defined() ? tensor.dim() : -1;
+    for (int64_t d = 0; tensor.defined() && d < tensor.dim(); ++d) to[1 + d] = tensor.size(d);
+    to += 1 + dimensions;
+  }
+  return {flat.empty() ? at::zeros({0}, at::kDouble) : at::cat(flat), std::move(shapes)};
+}
+/// What pack_tensors() packed.
+inline std::vector<at::Tensor> unpack_tensors(const at::Tensor& flat, const at::Tensor& shapes) {
+  const at::Tensor table = shapes.to(at::kCPU, at::kLong).contiguous();
+  std::vector<at::Tensor> result;
+  int64_t first = 0;
+  for (int64_t g = 0; g < table.size(0); ++g) {
+    const int64_t* const row = table.const_data_ptr<int64_t>() + g * table.size(1);
+    if (row[0] < 0) {
+      result.emplace_back();
+      continue;
+    }
+    HTL_CHECK(row[0] < table.size(1), "htl::GradientFork: the state's shapes are damaged");
+    const at::IntArrayRef sizes(row + 1, static_cast<size_t>(row[0]));
+    const int64_t count = c10::multiply_integers(sizes);
+    HTL_CHECK(count >= 0 && first + count <= flat.numel(), "htl::GradientFork: the state has fewer numbers than its shapes say");
+    result.push_back(flat.narrow(0, first, count).view(sizes).clone());
+    first += count;
+  }
+  return result;
+}
+
 template <GradientMethod W>
 class MethodState final : public ForkState {
  public:
@@ -86,27 +126,23 @@ class MethodState final : public ForkState {
     for (MethodMemory<W>& own : memories) method.observe(losses, own);
   }
 
-  /// Shows the fields of each group's memory; with one group for all under their own names.
+  /// Shows the fields of the memory. With several groups each field is one tensor of all groups' numbers and one of their shapes: how many groups there are is
+  /// only known once the fork was asked, and who loads a state wants to know its fields before.
   template <class Visit>
   void fields(Visit&& visit) {
     if constexpr (requires { typename W::State; }) {
       if (scope == GradientScope::whole) {
         memories.front().fields(visit);
-        return;
+      } else {
+        fields_of_groups(visit);
       }
-      auto groups = static_cast<int64_t>(memories.size());
-      visit_number(visit, "groups", groups);
-      HTL_CHECK(groups >= 1 && groups <= 1'000'000, "htl::GradientFork: expected the memories of at least one group, got ", groups);
-      memory(static_cast<size_t>(groups) - 1);
-      memories.resize(static_cast<size_t>(groups), initial_state(method));
-      for (size_t g = 0; g < memories.size(); ++g)
-        memories[g].fields([&](const auto& name, at::Tensor& field) { visit((std::to_string(g) + "/" + name).c_str(), field); });
     }
   }
   /// Begins anew.
   void forget() {
     memories.clear();
     memories.push_back(initial_state(method));
+    asked = false;
     step = 0;
     accumulated = {};
   }
@@ -115,11 +151,47 @@ class MethodState final : public ForkState {
 
  private:
   MethodMemory<W>& memory(size_t group) {
+    asked = true;
     while (memories.size() <= group) memories.push_back(initial_state(method));
     return memories[group];
   }
 
+  /// The fields of one memory, in order.
+  static std::vector<std::pair<std::string, at::Tensor*>> list(MethodMemory<W>& memory) {
+    std::vector<std::pair<std::string, at::Tensor*>> result;
+    memory.fields([&](const std::string& name, at::Tensor& field) { result.emplace_back(name, &field); });
+    return result;
+  }
+  template <class Visit>
+  void fields_of_groups(Visit&& visit) {
+    std::vector<at::Tensor> numbers, shapes;
+    bool changed = false;
+    const size_t count = list(memories.front()).size();
+    for (size_t f = 0; f < count; ++f) {
+      const std::string name = list(memories.front())[f].first;
+      std::vector<at::Tensor> of_groups;
+      for (MethodMemory<W>& memory : memories) of_groups.push_back(*list(memory)[f].second);
+      auto [packed, sizes] = asked ? pack_tensors(of_groups) : std::pair<at::Tensor, at::Tensor>();
+      for (auto& [part, suffix] : {std::pair<at::Tensor*, const char*>(&packed, ""), {&sizes, ".shapes"}}) {
+        const at::Tensor before = *part;
+        const uint32_t version = before.defined() ? before._version() : 0;
+        visit((name + suffix).c_str(), *part);
+        changed = changed || !before.is_same(*part) || (before.defined() && before._version() != version);
+      }
+      numbers.push_back(packed);
+      shapes.push_back(sizes);
+    }
+    if (!changed) return;
+    asked = count > 0 && shapes.front().defined();
+    memories.assign(asked ? static_cast<size_t>(shapes.front().size(0)) : 1, initial_state(method));
+    for (size_t f = 0; asked && f < count; ++f) {
+      const std::vector<at::Tensor> of_groups = unpack_tensors(numbers[f], shapes[f]);
+      for (size_t g = 0; g < memories.size(); ++g) *list(memories[g])[f].second = of_groups.at(g);
+    }
+  }
+
   std::vector<MethodMemory<W>> memories;
+  bool asked = false;
 };
 
 }  // namespace detail

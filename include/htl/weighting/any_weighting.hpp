@@ -27,6 +27,16 @@ std::string type_name() {
   return name;
 }
 
+/// Has a method's member functions. Asked before GradientMethod, which asks for copies: whether a class that takes an AnyWeighting can be copied must not
+/// depend on whether it is a method, for which it would have to be copied.
+template <class M>
+concept HasMethodMembers = requires(const M& method, const TaskGramian& gramian) {
+  method.weights(gramian);
+}
+|| requires(const M& method, const TaskGramian& gramian, typename M::State& state) { method.weights(gramian, state); }
+|| requires(const M& method, const TaskGradients& gradients) { method.aggregate(gradients); }
+|| requires(const M& method, const TaskGradients& gradients, typename M::State& state) { method.aggregate(gradients, state); };
+
 /// Some method's memory.
 struct AnyMemory {
   AnyMemory() = default;
@@ -173,7 +183,7 @@ class AnyWeighting {
   /// @param name for reports and sentences; empty = the method's own `name()` where it has one, else its type's name, as "htl::Sum"
   template <class M>
     requires(!std::same_as<M, AnyWeighting>)
-  &&GradientMethod<M>                                       // in this order: asking GradientMethod<AnyWeighting> here would ask itself
+  &&detail::HasMethodMembers<M>&& GradientMethod<M>         // in this order: asking GradientMethod<AnyWeighting> here would ask itself
   AnyWeighting(M method, std::string name = std::string())  // NOLINT(google-explicit-constructor): a method is an AnyWeighting
       : name_(std::move(name)) {
     if constexpr (requires { std::string(method.name()); }) {

@@ -64,8 +64,8 @@ struct CRMOGM {
     if (state.known.device() != gramian.matrix.device()) state.known = state.known.to(gramian.matrix.device());
     const at::Tensor next = at::where(state.known, decay * state.weights + (1.0 - decay) * given, given);
     const at::Tensor active = detail::active_tasks(gramian);
-    state.weights = at::where(active, next, state.weights);
-    state.known = state.known.logical_or(active);
+    state.weights.copy_(at::where(active, next, state.weights));  // in place, as a captured graph needs it
+    state.known.logical_or_(active);
     return at::where(active, next, 0.0);
   }
 

@@ -84,9 +84,9 @@ inline SharedGradient ExcessMTL::aggregate(const TaskGradients& gradients, State
   // without a warm-up the first call makes the baseline and moves the weights as well
   const at::Tensor step = warmup > 0 ? at::where(first, 0.0, ratio) : at::where(first, excess, ratio);
   const at::Tensor moved = state.log_weights + at::where(active, eta * step, 0.0);
-  state.calls = calls;
-  state.baseline = baseline;
-  state.log_weights = gramian.tasks() > 0 ? moved - moved.max() : moved;
+  state.calls.copy_(calls);  // in place, as a captured graph needs it
+  state.baseline.copy_(baseline);
+  state.log_weights.copy_(moved - moved.max());
 
   SharedGradient result;
   const at::Tensor share = state.log_weights.masked_fill(active.logical_not(), -std::numeric_limits<double>::infinity()).softmax(0);

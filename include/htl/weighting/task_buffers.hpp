@@ -5,6 +5,7 @@
 
 #include <htl/weighting/gradient_parts.hpp>
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/zeros.h>
 
@@ -43,6 +44,11 @@ class TaskBuffers {
   at::Tensor touched_;            // [rows of all parts] bool
   std::vector<at::Tensor> rows_;  // what touched_ says, part by part
 };
+
+/// [N, T, C] as [T, N, C] float64, in one pass.
+inline at::Tensor task_major(const at::Tensor& values) {
+  return at::empty({values.size(1), values.size(0), values.size(2)}, values.options().dtype(at::kDouble)).copy_(values.permute({1, 0, 2}));
+}
 
 /// [T, T]: inner products of the averages over all parts.
 inline at::Tensor gramian_of(const std::vector<TaskBuffers::Part>& parts, const TaskGramian& like) {
@@ -92,7 +98,7 @@ inline std::vector<TaskBuffers::Part> TaskBuffers::update(std::string_view who, 
     at::Tensor values = active_values(part, gradients.gramian).to(type) * added;
     if (!part.rows.defined()) {
       memory[p].mul_(kept).add_(values);
-      result.push_back({at::Tensor(), memory[p].to(at::kDouble).permute({1, 0, 2}).contiguous()});
+      result.push_back({at::Tensor(), task_major(memory[p])});
       continue;
     }
     at::Tensor batch = part.rows;
@@ -106,9 +112,9 @@ inline std::vector<TaskBuffers::Part> TaskBuffers::update(std::string_view who, 
       rows_[p] = touched.nonzero().squeeze(1);
     }
     at::Tensor all = memory[p].index_select(0, rows_[p]).mul_(kept);
-    all.index_add_(0, at::searchsorted(rows_[p], batch), values);
+    all.flatten(1).index_add_(0, at::searchsorted(rows_[p], batch), values.flatten(1));  // flatten is a view here
     memory[p].index_copy_(0, rows_[p], all);
-    result.push_back({rows_[p], all.to(at::kDouble).permute({1, 0, 2}).contiguous()});
+    result.push_back({rows_[p], task_major(all)});
   }
   return result;
 }

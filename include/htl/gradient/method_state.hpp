@@ -174,7 +174,7 @@ class MethodState final : public ForkState {
       auto [packed, sizes] = asked ? pack_tensors(of_groups) : std::pair<at::Tensor, at::Tensor>();
       for (auto& [part, suffix] : {std::pair<at::Tensor*, const char*>(&packed, ""), {&sizes, ".shapes"}}) {
         const at::Tensor before = *part;
-        const uint32_t version = before.defined() ? before._version() : 0;
+        const int64_t version = before.defined() ? before._version() : 0;
         visit((name + suffix).c_str(), *part);
         changed = changed || !before.is_same(*part) || (before.defined() && before._version() != version);
       }

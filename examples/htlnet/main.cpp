@@ -129,8 +129,6 @@ int train(const Options& options) {
 
   // Everything that can be refused is, before the folder is made
   const Selection selection = Selection::parse(options.train.select_by, tasks, data.groups);
-  HTL_CHECK(options.model.adjuster != "core_task" || !tasks.cores().empty(),
-            "htlnet: --adjuster core_task expects a core task, found none; mark one by core = true in the schema, or give --adjuster sum");
   check_adjuster(options.model, tasks);
   check_memory(options, data.features, tasks);
   HtlNet net(data.features, numeric_width(data.features), tasks, options.model);

@@ -3,47 +3,16 @@
 /// @brief The reference model: field embeddings, a gradient fork, and towers that pass on what they know. With `shared_embedding` its control.
 #pragma once
 
-#include "options.hpp"
+#include "adjuster.hpp"
 
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/gradient/backward.hpp>
 #include <htl/transfer/task_graph.hpp>
-#include <htl/weighting/built_in_methods.hpp>
-
-#include <ATen/CPUGeneratorImpl.h>
-#include <ATen/ops/eye.h>
-#include <ATen/ops/ones.h>
+#include <htl/weighting/sum.hpp>
 
 #include <optional>
 
 namespace htlnet {
-
-inline htl::CoreTask core_task_of(const ModelOptions& options) {
-  return {.alpha = options.alpha,
-          .gamma = options.gamma,
-          .clip_ratio = options.clip_ratio,
-          .norm = options.norm == "after"     ? htl::NormReference::after_projection
-                  : options.norm == "average" ? htl::NormReference::moving_average
-                                              : htl::NormReference::before_projection,
-          .several_cores = options.several_cores == "own" ? htl::SeveralCores::own : htl::SeveralCores::combined};
-}
-
-/// What --adjuster names; core_task without options of its own takes those of --alpha, --gamma, ….
-inline htl::AnyWeighting adjuster_of(const ModelOptions& options) {
-  if (options.adjuster == "core_task") return htl::AnyWeighting(core_task_of(options), "core_task");
-  return htl::built_in_methods().make(htl::parse_method(options.adjuster));
-}
-
-/// Asks the adjuster once, on unit gradients, so that what it refuses for these tasks it refuses before there is a run: no core, weights of another number.
-inline void check_adjuster(const ModelOptions& options, const htl::TaskSet& tasks) {
-  const htl::AnyWeighting adjuster = adjuster_of(options);
-  htl::TaskGradients gradients = htl::task_gradients(at::eye(tasks.size(), at::kDouble));
-  gradients.gramian.cores = tasks.cores();
-  gradients.gramian.losses = at::ones({tasks.size()}, at::kDouble);
-  gradients.gramian.generator = at::detail::createCPUGenerator(0);
-  htl::AnyWeighting::State memory = adjuster.initial_state();
-  adjuster.aggregate(gradients, memory);
-}
 
 inline htl::TaskGraphOptions graph_options_of(const ModelOptions& options, int64_t width, int64_t numeric_width) {
   htl::LabelEmbeddingOptions label;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "options.hpp"
+#include "adjuster.hpp"
 
 #include "data/files.hpp"
 #include "toml_file.hpp"
 
 #include <htl/transfer/temperature.hpp>
-#include <htl/weighting/built_in_methods.hpp>
 
 #include <toml++/toml.h>
 #include <CLI/CLI.hpp>
@@ -189,7 +188,7 @@ void add_train_options(CLI::App& app, Options& options) {
          "--adjuster", model.adjuster,
          "How the tasks' gradients on the embeddings are combined: NAME[:option=value,…] of docs/methods.md, as in cagrad:c=0.4; core_task alone takes the "
          "options below")
-      ->check(read_by([](const std::string& text) { htl::built_in_methods().make(htl::parse_method(text)); }, "NAME[:option=value,…]"))
+      ->check(read_by(check_adjuster_text, "NAME[:option=value,…]"))
       ->capture_default_str()
       ->group("Gradient");
   app.add_option("--alpha", model.alpha, "Part of what conflicts with the core task that is projected away")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Times whole training steps of the reference model on rows of KuaiRand's shape, and prints one JSON line.
 //   step --rows 36000 --batch 1024 --steps 200 --warmup 20 --matrix auto|mkl|onednn --mode adjusted|plain|both [--threads 2] [--clip 1]
-//        [--precision fp32|tf32|bf16] [--device cpu|cuda]
+//        [--precision fp32|tf32|bf16] [--device cpu|cuda] [--adjuster NAME[:option=value,…]] [--model htlnet|shared_embedding] [--tasks N]
 // `both` alternates adjusted and plain steps of two models in one run, and prints the ratio of their medians; `parts` prints where an adjusted step's time
 // goes.
 #include "htlnet/machine.hpp"
@@ -36,7 +36,8 @@ Vocabulary kuairand_shape(int64_t rows) {
   return vocabulary;
 }
 
-htl::TableData random_rows(const Vocabulary& vocabulary, int64_t count) {
+/// @param others how many more labels like a click, "more0", …
+htl::TableData random_rows(const Vocabulary& vocabulary, int64_t count, int64_t others = 0) {
   std::vector<torch::Tensor> columns;
   for (const int64_t size : vocabulary.field_sizes) {
     const torch::Tensor skewed = (torch::rand({count}).pow(size > 1000 ? 2.0 : 1.0) * static_cast<double>(size)).to(torch::kInt);
@@ -44,6 +45,7 @@ htl::TableData random_rows(const Vocabulary& vocabulary, int64_t count) {
   }
   const torch::Tensor click = (torch::rand({count}) < 0.44).to(torch::kFloat), view = click * (torch::rand({count}) < 0.7).to(torch::kFloat);
   htl::Labels labels;
+  for (int64_t t = 0; t < others; ++t) labels.set("more" + std::to_string(t), {(torch::rand({count}) < 0.3).to(torch::kFloat)});
   labels.set("click", {click}).set("long_view", {view}).set("watch_time", {click * torch::randn({count}).exp() * 30.0});
   return htl::TableData({htl::FieldBatch::of(torch::stack(columns, 1).contiguous()), {}, labels});
 }
@@ -142,7 +144,7 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
 }  // namespace
 
 int main(int argc, char** argv) {
-  int64_t rows = 36'000, batch_size = 1024, steps = 200, warmup = 20, threads = 2;
+  int64_t rows = 36'000, batch_size = 1024, steps = 200, warmup = 20, threads = 2, task_count = 3;
   double clip = 0.0;
   std::string matrix = "auto", mode = "adjusted", precision = "fp32", device = "cpu", adjuster = "core_task", model = "htlnet";
   CLI::App app("Times whole training steps");
@@ -154,6 +156,7 @@ int main(int argc, char** argv) {
   app.add_option("--mode", mode)->check(CLI::IsMember({"adjusted", "plain", "both", "parts"}));
   app.add_option("--threads", threads);
   app.add_option("--adjuster", adjuster, "The method of an adjusted step, as htlnet train --adjuster takes it");
+  app.add_option("--tasks", task_count, "How many tasks: two binary ones and the core, and more binary ones between them")->check(CLI::Range(3, 64));
   app.add_option("--model", model, "htlnet, or shared_embedding: towers without transfer")->check(CLI::IsMember({"htlnet", "shared_embedding"}));
   app.add_option("--clip", clip, "Largest norm of the whole gradient; 0 = no clipping")->check(CLI::NonNegativeNumber);
   app.add_option("--precision", precision)->check(CLI::IsMember({"fp32", "tf32", "bf16"}));
@@ -171,10 +174,12 @@ int main(int argc, char** argv) {
 
   const Vocabulary vocabulary = kuairand_shape(rows);
   const int64_t batches = 16;
-  htl::TableData data = random_rows(vocabulary, batches * batch_size);
+  htl::TableData data = random_rows(vocabulary, batches * batch_size, task_count - 3);
   if (device == "cuda") data = data.to(torch::kCUDA);
-  const htl::TaskSet tasks =
-      htl::TaskSet{htl::binary("click"), htl::binary("long_view"), htl::regression("watch_time").core().transform(htl::z_score())}.fitted(data.labels());
+  std::vector<htl::TaskSpec> specs = {htl::binary("click"), htl::binary("long_view")};
+  for (int64_t t = 3; t < task_count; ++t) specs.push_back(htl::binary("more" + std::to_string(t - 3)));
+  specs.push_back(htl::regression("watch_time").core().transform(htl::z_score()));
+  const htl::TaskSet tasks = htl::TaskSet(specs).fitted(data.labels());
   std::vector<std::unique_ptr<htlnet::Trainer>> trainers;
   std::vector<std::string> names;
   for (const std::string which : {"adjusted", "plain"}) {

@@ -156,37 +156,44 @@ class MethodState final : public ForkState {
     return memories[group];
   }
 
-  /// The fields of one memory, in order.
-  static std::vector<std::pair<std::string, at::Tensor*>> list(MethodMemory<W>& memory) {
-    std::vector<std::pair<std::string, at::Tensor*>> result;
-    memory.fields([&](const std::string& name, at::Tensor& field) { result.emplace_back(name, &field); });
+  /// The fields of one memory, in order. Copies: a field may be a tensor that is only made to be shown (detail::visit_number).
+  static std::vector<std::pair<std::string, at::Tensor>> shown(MethodMemory<W>& memory) {
+    std::vector<std::pair<std::string, at::Tensor>> result;
+    memory.fields([&](const std::string& name, at::Tensor& field) { result.emplace_back(name, field); });
     return result;
   }
   template <class Visit>
   void fields_of_groups(Visit&& visit) {
+    std::vector<std::vector<std::pair<std::string, at::Tensor>>> before;
+    for (MethodMemory<W>& memory : memories) before.push_back(shown(memory));
+    const size_t count = before.front().size();
     std::vector<at::Tensor> numbers, shapes;
     bool changed = false;
-    const size_t count = list(memories.front()).size();
     for (size_t f = 0; f < count; ++f) {
-      const std::string name = list(memories.front())[f].first;
       std::vector<at::Tensor> of_groups;
-      for (MethodMemory<W>& memory : memories) of_groups.push_back(*list(memory)[f].second);
+      for (const auto& of_group : before) of_groups.push_back(of_group[f].second);
       auto [packed, sizes] = asked ? pack_tensors(of_groups) : std::pair<at::Tensor, at::Tensor>();
       for (auto& [part, suffix] : {std::pair<at::Tensor*, const char*>(&packed, ""), {&sizes, ".shapes"}}) {
-        const at::Tensor before = *part;
-        const int64_t version = before.defined() ? before._version() : 0;
-        visit((name + suffix).c_str(), *part);
-        changed = changed || !before.is_same(*part) || (before.defined() && before._version() != version);
+        const at::Tensor old = *part;
+        const int64_t version = old.defined() ? old._version() : 0;
+        visit((before.front()[f].first + suffix).c_str(), *part);
+        changed = changed || !old.is_same(*part) || (old.defined() && old._version() != version);
       }
       numbers.push_back(packed);
       shapes.push_back(sizes);
     }
     if (!changed) return;
-    asked = count > 0 && shapes.front().defined();
-    memories.assign(asked ? static_cast<size_t>(shapes.front().size(0)) : 1, initial_state(method));
-    for (size_t f = 0; asked && f < count; ++f) {
-      const std::vector<at::Tensor> of_groups = unpack_tensors(numbers[f], shapes[f]);
-      for (size_t g = 0; g < memories.size(); ++g) *list(memories[g])[f].second = of_groups.at(g);
+    std::vector<std::vector<at::Tensor>> after;  // [fields][groups]
+    for (size_t f = 0; f < count; ++f) {
+      after.push_back(shapes[f].defined() ? unpack_tensors(numbers[f], shapes[f]) : std::vector<at::Tensor>());
+      HTL_CHECK(after[f].size() == after.front().size(), "htl::GradientFork: the state's field \"", before.front()[f].first, "\" is of ", after[f].size(),
+                " groups, the first one of ", after.front().size());
+    }
+    asked = count > 0 && !after.front().empty();
+    memories.assign(asked ? after.front().size() : 1, initial_state(method));
+    for (size_t g = 0; asked && g < memories.size(); ++g) {
+      size_t f = 0;
+      memories[g].fields([&](const auto&, at::Tensor& field) { field = after[f++].at(g); });
     }
   }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file htl.hpp
 /// @brief Everything that needs no component; for programs, never included from inside the library.
-/// The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.
+/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them. The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.
 #pragma once
 
 #include <htl/data/batch.hpp>
@@ -108,7 +108,6 @@
 #include <htl/weighting/aligned_mtl.hpp>
 #include <htl/weighting/any_weighting.hpp>
 #include <htl/weighting/apply.hpp>
-#include <htl/weighting/built_in_methods.hpp>
 #include <htl/weighting/cagrad.hpp>
 #include <htl/weighting/config.hpp>
 #include <htl/weighting/constant.hpp>

@@ -5,7 +5,7 @@
 # - no torch/torch.h, no umbrella, no include in quotes inside the library; LibTorch's version is asked for in one file
 # - first line, #pragma once, at most 350 lines
 # - everything is in the inline namespace of the version that version.hpp defines; WRITE_VERSION writes the defined numbers wherever else the version stands
-# - htl/htl.hpp lists every header that needs no component; WRITE_UMBRELLA writes it anew
+# - htl/htl.hpp lists every header that needs no component, but those that say "Not in the umbrella"; WRITE_UMBRELLA writes it anew
 cmake_minimum_required(VERSION 3.25)
 
 set(layer_of_. 0)
@@ -70,6 +70,7 @@ if(at_guard EQUAL -1 OR at_spelled EQUAL -1)
 endif()
 
 set(with_component "")
+set(apart "")
 foreach(header IN LISTS headers)
   folder_of(${header} folder)
   if(NOT DEFINED layer_of_${folder})
@@ -96,6 +97,9 @@ foreach(header IN LISTS headers)
   endforeach()
   if(NOT text MATCHES "^// SPDX-License-Identifier: Apache-2.0\n/// @file [^\n]*\n/// @brief ")
     breach("${header}: expected it to start with the SPDX line, /// @file and /// @brief")
+  endif()
+  if(text MATCHES "\n/// Not in the umbrella: ")
+    list(APPEND apart ${header})
   endif()
   if(NOT text MATCHES "\n#pragma once\n")
     breach("${header}: there is no #pragma once")
@@ -155,9 +159,9 @@ while(changed)
 endwhile()
 if(WRITE_UMBRELLA)
   set(text "// SPDX-License-Identifier: Apache-2.0\n/// @file htl.hpp\n/// @brief Everything that needs no component; for programs, never included from inside the library.\n\
-/// The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.\n#pragma once\n\n")
+/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them. The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.\n#pragma once\n\n")
   foreach(header IN LISTS headers)
-    if(NOT header IN_LIST with_component AND header MATCHES "\\.hpp$")
+    if(NOT header IN_LIST with_component AND NOT header IN_LIST apart AND header MATCHES "\\.hpp$")
       string(APPEND text "#include <htl/${header}>\n")
     endif()
   endforeach()
@@ -168,7 +172,7 @@ list(TRANSFORM umbrella REPLACE "#include <htl/([^>]+)>.*" "\\1")
 foreach(header IN LISTS headers)
   if(header IN_LIST with_component AND header IN_LIST umbrella)
     breach("htl.hpp: it lists ${header}, which needs a component")
-  elseif(NOT header IN_LIST with_component AND NOT header IN_LIST umbrella AND NOT header MATCHES "\\.cuh$")
+  elseif(NOT header IN_LIST with_component AND NOT header IN_LIST apart AND NOT header IN_LIST umbrella AND NOT header MATCHES "\\.cuh$")
     breach("htl.hpp: #include <htl/${header}> is missing")
   endif()
 endforeach()

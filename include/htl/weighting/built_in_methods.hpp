@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file built_in_methods.hpp
 /// @brief built_in_methods: the registry of the library's own gradient methods.
+///
+/// Not in the umbrella: it makes every method of the library, which costs a translation unit some seconds. One that chooses methods by name includes it.
 #pragma once
 
 #include <htl/weighting/aligned_mtl.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Gradient methods on the toy problem of the literature: two losses of two numbers, with steep valleys in which the plain mean stays. With a file's name it writes
-// the paths, for scripts/plot_two_valleys.py.
+// Gradient methods on the toy problem of the literature: two losses of two numbers, with steep valleys in which the plain mean stays. With a file's name it
+// writes the paths, for scripts/plot_two_valleys.py.
 #include "two_valleys.hpp"
 
 #include <htl/weighting/built_in_methods.hpp>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file htl.hpp
 /// @brief Everything that needs no component; for programs, never included from inside the library.
-/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them. The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.
+/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them.
+/// The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.
 #pragma once
 
 #include <htl/data/batch.hpp>

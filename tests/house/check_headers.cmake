@@ -159,7 +159,8 @@ while(changed)
 endwhile()
 if(WRITE_UMBRELLA)
   set(text "// SPDX-License-Identifier: Apache-2.0\n/// @file htl.hpp\n/// @brief Everything that needs no component; for programs, never included from inside the library.\n\
-/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them. The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.\n#pragma once\n\n")
+/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them.\n\
+/// The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.\n#pragma once\n\n")
   foreach(header IN LISTS headers)
     if(NOT header IN_LIST with_component AND NOT header IN_LIST apart AND header MATCHES "\\.hpp$")
       string(APPEND text "#include <htl/${header}>\n")

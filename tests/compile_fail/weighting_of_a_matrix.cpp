@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A gradient method reads a TaskGramian, not a bare matrix.
-// expect: GramianWeighting
+// expect: GradientMethod
 // expect: method\.weights\(gramian\)
 #include <htl/gradient/fork.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory of a gradient method must name its tensors, or it could not be saved.
-// expect: GramianWeighting
+// expect: GradientMethod
 // expect: state\.fields
 #include <htl/gradient/fork.hpp>
 

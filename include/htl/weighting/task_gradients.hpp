@@ -65,9 +65,27 @@ concept StatefulAggregator = std::copy_constructible<M> && std::default_initiali
 template <class M>
 concept GradientAggregator = StatelessAggregator<M> || StatefulAggregator<M>;
 
-/// @brief Whatever combines task gradients: a GramianWeighting or a GradientAggregator.
+namespace detail {
+/// Stand in for the kind of method that a type is not, so that an error names what is missing of the kind that it is.
+struct SomeAggregator {
+  SharedGradient aggregate(const TaskGradients& gradients) const;
+};
 template <class M>
-concept GradientMethod = GradientAggregator<M> || GramianWeighting<M>;
+concept SeesGradients = GradientAggregator<M> || requires { &M::aggregate; };
+template <class M>
+struct MethodKinds : WeightingForms<M> {
+  using Aggregator = SomeAggregator;
+};
+template <SeesGradients M>
+struct MethodKinds<M> : WeightingForms<WeightingOfBothForms> {
+  using Aggregator = M;
+};
+}  // namespace detail
+
+/// @brief Whatever combines task gradients: a GradientAggregator if it has a member `aggregate`, else a GramianWeighting.
+template <class M>
+concept GradientMethod = StatelessWeighting<typename detail::MethodKinds<M>::Stateless> && StatefulWeighting<typename detail::MethodKinds<M>::Stateful> &&
+    GradientAggregator<typename detail::MethodKinds<M>::Aggregator>;
 
 /// @brief A method whose memory hears the losses after the step (FAMO's kind): `observe(losses [T] float64 after, state)`.
 template <class M>

@@ -12,7 +12,10 @@
 #include <htl/optim/lazy_adam.hpp>
 #include <htl/optim/weight_average.hpp>
 #include <htl/transfer/task_graph.hpp>
+#include <htl/weighting/any_weighting.hpp>
 #include <htl/weighting/core_task.hpp>
+#include <htl/weighting/cr_mogm.hpp>
+#include <htl/weighting/gradvac.hpp>
 
 #include <support/seeded.hpp>
 #include <support/temporary_folder.hpp>
@@ -163,6 +166,72 @@ TEST(TrainingState, KeepsTheForkOfAModelWithItsMethodAndGenerator) {
   losses.values.set("click", out["click"].mean()).set("time", out["time"].mean());
   htl::backward(losses, later.net->fork, {.accumulate = true});
   EXPECT_TRUE(contains(sentence_of([&] { later.state.tensors(); }), "while micro-batches are accumulated"));
+}
+
+/// A model whose method is a value of any kind (cr_mogm:inner=gradvac,inner.order=ascending), has another one inside, and remembers something for each shared
+/// tensor.
+struct AnyMethodNetImpl : torch::nn::Module {
+  AnyMethodNetImpl()
+      : embedding(register_module("embedding", htl::FieldEmbedding(htl::FieldEmbeddingOptions(std::vector<int64_t>{50, 30}, 4)))),
+        bottom(register_module("bottom", torch::nn::Linear(embedding->width(), 6))),
+        click(register_module("click", torch::nn::Linear(6, 1))),
+        time(register_module("time", torch::nn::Linear(6, 1))),
+        fork(register_module(
+            "fork", htl::GradientFork<htl::AnyWeighting>(tasks(), htl::CRMOGM<htl::AnyWeighting>{.inner = htl::GradVac{.order = htl::Order::ascending}},
+                                                         htl::GradientScope::tensor))) {}
+  htl::FieldEmbedding embedding{nullptr};
+  torch::nn::Linear bottom{nullptr}, click{nullptr}, time{nullptr};
+  htl::GradientFork<htl::AnyWeighting> fork{nullptr};
+};
+TORCH_MODULE(AnyMethodNet);
+
+struct AnyMethodTraining {
+  AnyMethodTraining() { state.add("model", net).add("rows", rows).add("dense", dense); }
+  void run(int64_t from, int64_t to) {
+    const htl::TableData data = Training::data();
+    for (int64_t step = from; step < to; ++step) {
+      const htl::Batch batch = data.gather(at::arange(16 * step, 16 * step + 16));
+      dense.zero_grad();
+      const auto views = net->fork->split(net->bottom(net->embedding->forward(batch)).tanh());
+      htl::TaskLosses losses;
+      losses.values.set("click", at::binary_cross_entropy_with_logits(net->click(views[0]).squeeze(1), batch.labels["click"].value));
+      losses.values.set("time", (net->time(views[1]).squeeze(1) - batch.labels["time"].value).square().mean());
+      htl::backward(losses, net->fork, htl::shared(net->embedding, net->bottom));
+      rows.step();
+      dense.step();
+    }
+  }
+  AnyMethodNet net;
+  htl::LazyAdam rows{net->embedding};
+  htl::FusedAdam dense{htl::dense_parameters(*net)};
+  htl::TrainingState state;
+};
+
+TEST(TrainingState, KeepsAnyMethodWithAnInnerOneForEachTensor) {
+  torch::manual_seed(6);
+  AnyMethodTraining straight;
+  straight.run(0, 2);
+  const TemporaryFolder folder;
+  const htl::Checkpoints checkpoints(folder.path("checkpoints"));
+  checkpoints.save(2, straight.state);
+  straight.run(2, 5);
+
+  torch::manual_seed(78);  // other weights
+  AnyMethodTraining fresh, later;
+  later.run(3, 5);  // another past
+  const htl::Named<at::Tensor> saved = checkpoints.newest()->tensors;
+  EXPECT_EQ(saved["model.fork.inner/targets.shapes"].sizes(), at::IntArrayRef({3, 3}));  // a table, a weight and a bias; [2, 2] each
+  for (AnyMethodTraining* training : {&fresh, &later}) {
+    training->state.load(saved);
+    training->run(2, 5);
+    const htl::Named<at::Tensor> expected = straight.state.tensors(), got = training->state.tensors();
+    ASSERT_EQ(got.names(), expected.names());
+    for (const auto& [name, tensor] : expected) EXPECT_TRUE(same_bits(got[name], tensor)) << name;
+  }
+  later.net->fork->forget();  // and the memory does count
+  fresh.run(5, 6);
+  later.run(5, 6);
+  EXPECT_FALSE(same_bits(fresh.net->bottom->weight, later.net->bottom->weight));
 }
 
 TEST(TrainingState, TakesLibTorchsOptimizersAndTheUsersOwnTensors) {

@@ -9,12 +9,12 @@ execute_process(COMMAND "${COMPILER}" "@${FLAGS}" "${SOURCE}" OUTPUT_VARIABLE ou
 if(result EQUAL 0)
   message(FATAL_ERROR "${SOURCE} compiles; it must not")
 endif()
-string(REGEX MATCH "^([^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*)"
+string(REGEX MATCH "^([^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*\n?[^\n]*)"
        first_lines "${output}")
 foreach(expectation IN LISTS expectations)
   string(REGEX REPLACE "^// expect: *" "" expectation "${expectation}")
   if(NOT first_lines MATCHES "${expectation}")
-    message(FATAL_ERROR "the first 15 lines of the compiler's output do not match `${expectation}`:\n${first_lines}\n--- all of it\n${output}")
+    message(FATAL_ERROR "the first 20 lines of the compiler's output do not match `${expectation}`:\n${first_lines}\n--- all of it\n${output}")
   endif()
 endforeach()
 message("${first_lines}")

@@ -71,7 +71,9 @@ struct SomeAggregator {
   SharedGradient aggregate(const TaskGradients& gradients) const;
 };
 template <class M>
-concept SeesGradients = GradientAggregator<M> || requires { &M::aggregate; };
+concept SeesGradients = GradientAggregator<M> || requires {
+  &M::aggregate;
+};
 template <class M>
 struct MethodKinds : WeightingForms<M> {
   using Aggregator = SomeAggregator;

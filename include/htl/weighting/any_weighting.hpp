@@ -76,12 +76,14 @@ class AnyWeightingState {
   explicit AnyWeightingState(std::unique_ptr<detail::AnyMemory> held) : held_(std::move(held)) {}
   /// @brief A deep copy.
   AnyWeightingState(const AnyWeightingState& other) : held_(other.held_ ? other.held_->clone() : nullptr) {}
+  /// @brief Takes the other's memory.
   AnyWeightingState(AnyWeightingState&& other) noexcept = default;
   /// @brief A deep copy.
   AnyWeightingState& operator=(const AnyWeightingState& other) {
     if (this != &other) held_ = other.held_ ? other.held_->clone() : nullptr;
     return *this;
   }
+  /// @brief Takes the other's memory.
   AnyWeightingState& operator=(AnyWeightingState&& other) noexcept = default;
   ~AnyWeightingState() = default;
 

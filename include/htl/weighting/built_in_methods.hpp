@@ -219,11 +219,17 @@ inline void add_methods_around_others(MethodRegistry& registry) {
 /// |---|---|---|
 /// | `sum`, `mean`, `random` | Sum, Mean, RandomWeighting | |
 /// | `constant` | Constant | `weights`: a number for each task |
-/// | `core_task` | CoreTask | `core`: a task's position; `alpha`, `gamma`, `clip_ratio`, `norm`: before, after, moving_average; `several_cores`: combined, own;
-/// `average_decay` | | `metabalance` | MetaBalance | `core`: a task's position; `relax`, `beta` | | `pcgrad` | PCGrad | `order`: ascending, descending, random;
-/// `reduction`: sum, mean | | `gradvac` | GradVac | `beta`, `order` | | `imtl_g`, `config` | IMTLG, ConFIG | `cutoff` | | `aligned_mtl` | AlignedMTL | `scale`:
-/// min, median, rmse; `preference`: mean, sum; `cutoff` | | `krum` | Krum | `byzantine`, `selected` | | `mgda` | MGDA | `scale`: one, tasks | | `cagrad` |
-/// CAGrad | `c`, `rescale`: 0, 1, 2; `scale` | | `pe_ltr` | PELTR | `bounds`: a number for each task, or `bound` for all | | `sdmgrad` | SDMGrad | `lambda` |
+/// | `core_task` | CoreTask | `core`, `alpha`, `gamma`, `clip_ratio`, `average_decay`, `norm`: before, after, moving_average; `several_cores`: combined, own |
+/// | `metabalance` | MetaBalance | `core`: a task's position; `relax`, `beta` |
+/// | `pcgrad` | PCGrad | `order`: ascending, descending, random; `reduction`: sum, mean |
+/// | `gradvac` | GradVac | `beta`, `order` |
+/// | `imtl_g`, `config` | IMTLG, ConFIG | `cutoff` |
+/// | `aligned_mtl` | AlignedMTL | `scale`: min, median, rmse; `preference`: mean, sum; `cutoff` |
+/// | `krum` | Krum | `byzantine`, `selected` |
+/// | `mgda` | MGDA | `scale`: one, tasks |
+/// | `cagrad` | CAGrad | `c`, `rescale`: 0, 1, 2; `scale` |
+/// | `pe_ltr` | PELTR | `bounds`: a number for each task, or `bound` for all |
+/// | `sdmgrad` | SDMGrad | `lambda` |
 /// | `modo` | MoDo | `gamma`, `rho` |
 /// | `upgrad`, `dualproj` | UPGrad, DualProj | `preference`: mean, sum |
 /// | `nash_mtl` | NashMTL | `max_norm`, `update_every` |

@@ -59,6 +59,7 @@ struct FAMO {
   at::Tensor weights(const TaskGramian& gramian, State& state) const;
   /// @brief Hears the losses after the step and learns from what they changed.
   /// @param losses [T]: of the batch of the last `weights`, with the parameters after the step
+  /// @param state what `weights` remembered
   /// @throws c10::ValueError on a wrong shape; c10::Error where `weights` was not asked before
   void observe(const at::Tensor& losses, State& state) const;
 

@@ -30,12 +30,18 @@ class MethodOption {
   template <class Number>
     requires(std::integral<Number> || std::floating_point<Number>)
   &&(!std::same_as<Number, bool>)MethodOption(Number number) : value_(static_cast<double>(number)) {}  // NOLINT(google-explicit-constructor): {{"c", 0.4}}
-  MethodOption(std::same_as<bool> auto flag) : value_(flag) {}                                         // NOLINT(google-explicit-constructor)
-  MethodOption(const char* text) : value_(std::string(text)) {}                                        // NOLINT(google-explicit-constructor)
-  MethodOption(std::string text) : value_(std::move(text)) {}                                          // NOLINT(google-explicit-constructor)
-  MethodOption(std::vector<double> numbers) : value_(std::move(numbers)) {}                            // NOLINT(google-explicit-constructor)
-  MethodOption(std::initializer_list<double> numbers) : value_(std::vector(numbers)) {}                // NOLINT(google-explicit-constructor)
-  MethodOption(MethodSpec method);                                                                     // NOLINT(google-explicit-constructor)
+  /// @brief True or false.
+  MethodOption(std::same_as<bool> auto flag) : value_(flag) {}  // NOLINT(google-explicit-constructor)
+  /// @brief A text.
+  MethodOption(const char* text) : value_(std::string(text)) {}  // NOLINT(google-explicit-constructor)
+  /// @brief A text.
+  MethodOption(std::string text) : value_(std::move(text)) {}  // NOLINT(google-explicit-constructor)
+  /// @brief A list of numbers.
+  MethodOption(std::vector<double> numbers) : value_(std::move(numbers)) {}  // NOLINT(google-explicit-constructor)
+  /// @brief A list of numbers in braces.
+  MethodOption(std::initializer_list<double> numbers) : value_(std::vector(numbers)) {}  // NOLINT(google-explicit-constructor)
+  /// @brief A method with options of its own.
+  MethodOption(MethodSpec method);  // NOLINT(google-explicit-constructor)
 
   /// @brief The value.
   const Value& value() const { return value_; }

@@ -123,7 +123,7 @@ class MethodState final : public ForkState {
     }
   }
   void observe(const at::Tensor& losses) requires LossObserver<W> {
-    for (MethodMemory<W>& own : memories) method.observe(losses, own);
+    for (MethodMemory<W>& own : memories_) method.observe(losses, own);
   }
 
   /// Shows the fields of the memory. With several groups each field is one tensor of all groups' numbers and one of their shapes: how many groups there are is
@@ -132,7 +132,7 @@ class MethodState final : public ForkState {
   void fields(Visit&& visit) {
     if constexpr (requires { typename W::State; }) {
       if (scope == GradientScope::whole) {
-        memories.front().fields(visit);
+        memories_.front().fields(visit);
       } else {
         fields_of_groups(visit);
       }
@@ -140,9 +140,9 @@ class MethodState final : public ForkState {
   }
   /// Begins anew.
   void forget() {
-    memories.clear();
-    memories.push_back(initial_state(method));
-    asked = false;
+    memories_.clear();
+    memories_.push_back(initial_state(method));
+    asked_ = false;
     step = 0;
     accumulated = {};
   }
@@ -151,9 +151,9 @@ class MethodState final : public ForkState {
 
  private:
   MethodMemory<W>& memory(size_t group) {
-    asked = true;
-    while (memories.size() <= group) memories.push_back(initial_state(method));
-    return memories[group];
+    asked_ = true;
+    while (memories_.size() <= group) memories_.push_back(initial_state(method));
+    return memories_[group];
   }
 
   /// The fields of one memory, in order. Copies: a field may be a tensor that is only made to be shown (detail::visit_number).
@@ -165,14 +165,14 @@ class MethodState final : public ForkState {
   template <class Visit>
   void fields_of_groups(Visit&& visit) {
     std::vector<std::vector<std::pair<std::string, at::Tensor>>> before;
-    for (MethodMemory<W>& memory : memories) before.push_back(shown(memory));
+    for (MethodMemory<W>& memory : memories_) before.push_back(shown(memory));
     const size_t count = before.front().size();
     std::vector<at::Tensor> numbers, shapes;
     bool changed = false;
     for (size_t f = 0; f < count; ++f) {
       std::vector<at::Tensor> of_groups;
       for (const auto& of_group : before) of_groups.push_back(of_group[f].second);
-      auto [packed, sizes] = asked ? pack_tensors(of_groups) : std::pair<at::Tensor, at::Tensor>();
+      auto [packed, sizes] = asked_ ? pack_tensors(of_groups) : std::pair<at::Tensor, at::Tensor>();
       for (auto& [part, suffix] : {std::pair<at::Tensor*, const char*>(&packed, ""), {&sizes, ".shapes"}}) {
         const at::Tensor old = *part;
         const int64_t version = old.defined() ? old._version() : 0;
@@ -189,16 +189,16 @@ class MethodState final : public ForkState {
       HTL_CHECK(after[f].size() == after.front().size(), "htl::GradientFork: the state's field \"", before.front()[f].first, "\" is of ", after[f].size(),
                 " groups, the first one of ", after.front().size());
     }
-    asked = count > 0 && !after.front().empty();
-    memories.assign(asked ? after.front().size() : 1, initial_state(method));
-    for (size_t g = 0; asked && g < memories.size(); ++g) {
+    asked_ = count > 0 && !after.front().empty();
+    memories_.assign(asked_ ? after.front().size() : 1, initial_state(method));
+    for (size_t g = 0; asked_ && g < memories_.size(); ++g) {
       size_t f = 0;
-      memories[g].fields([&](const auto&, at::Tensor& field) { field = after[f++].at(g); });
+      memories_[g].fields([&](const auto&, at::Tensor& field) { field = after[f++].at(g); });
     }
   }
 
-  std::vector<MethodMemory<W>> memories;
-  bool asked = false;
+  std::vector<MethodMemory<W>> memories_;
+  bool asked_ = false;
 };
 
 }  // namespace detail

@@ -23,10 +23,10 @@ using Vector = std::vector<double>;
 
 /// A Gramian divided by its trace, for certificates: their numbers are shares of it.
 struct Normed {
-  explicit Normed(const Vector& k, int64_t n) : k(k), n(static_cast<size_t>(n)) {
-    for (size_t i = 0; i < this->n; ++i) trace += k[i * this->n + i];
+  explicit Normed(Vector matrix, int64_t size) : k(std::move(matrix)), n(static_cast<size_t>(size)) {
+    for (size_t i = 0; i < n; ++i) trace += k[i * n + i];
     if (trace > 0.0)
-      for (double& entry : this->k) entry /= trace;
+      for (double& entry : k) entry /= trace;
   }
   Vector times(const Vector& w) const {
     Vector y(n, 0.0);

@@ -7,9 +7,9 @@
 #include <htl/task/tensor_operators.hpp>
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/eye.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/ones_like.h>
 
+#include <limits>
 #include <string>
 #include <vector>
 

@@ -88,7 +88,7 @@ struct ForkFunction : torch::autograd::Function<ForkFunction> {
 /// gradient, split is the identity.
 /// **Memory**: T gradients of the split values, and T gradients of the touched rows and named parameters. **Clone**: configuration and the method's state, not
 /// pending graphs.
-/// @tparam W the method: a GramianWeighting or a GradientAggregator
+/// @tparam W the method, a GradientMethod: a GramianWeighting or a GradientAggregator
 template <GradientMethod W>
 class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, public StateOwner {
  public:
@@ -226,9 +226,9 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
 /// @brief Holder of GradientForkImpl, as LibTorch's modules have one; a member that is set later is declared `{nullptr}`.
 ///
 /// `GradientFork<CoreTask> fork(tasks, {.alpha = 0.5});`
-/// @tparam W the method
-template <GradientMethod W>
-class GradientFork : public torch::nn::ModuleHolder<GradientForkImpl<W>> {
+/// @tparam W the method, a GradientMethod
+template <class W>
+class GradientFork : public torch::nn::ModuleHolder<GradientForkImpl<typename detail::Checked<W>::Method>> {
  public:
   using torch::nn::ModuleHolder<GradientForkImpl<W>>::ModuleHolder;
   /// @brief The empty holder.

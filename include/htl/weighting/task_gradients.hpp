@@ -66,7 +66,7 @@ template <class M>
 concept GradientAggregator = StatelessAggregator<M> || StatefulAggregator<M>;
 
 namespace detail {
-/// Stand in for the kind of method that a type is not, so that an error names what is missing of the kind that it is.
+/// Stands in for the kind of method that a type is not.
 struct SomeAggregator {
   SharedGradient aggregate(const TaskGradients& gradients) const;
 };
@@ -86,8 +86,22 @@ struct MethodKinds<M> : WeightingForms<WeightingOfBothForms> {
 
 /// @brief Whatever combines task gradients: a GradientAggregator if it has a member `aggregate`, else a GramianWeighting.
 template <class M>
-concept GradientMethod = StatelessWeighting<typename detail::MethodKinds<M>::Stateless> && StatefulWeighting<typename detail::MethodKinds<M>::Stateful> &&
-    GradientAggregator<typename detail::MethodKinds<M>::Aggregator>;
+concept GradientMethod = requires {  // nested, as in GramianWeighting
+  requires StatelessWeighting<typename detail::MethodKinds<M>::Stateless>;
+  requires StatefulWeighting<typename detail::MethodKinds<M>::Stateful>;
+  requires GradientAggregator<typename detail::MethodKinds<M>::Aggregator>;
+};
+
+namespace detail {
+/// GradientMethod for templates that should say what a type lacks of the kind of method that it is: of a concept with nested ones a compiler names only these.
+template <class M>
+struct Checked {
+  using Method = M;
+  static_assert(StatelessWeighting<typename MethodKinds<M>::Stateless>, "expected a GradientMethod; this one has no State, so it is a StatelessWeighting");
+  static_assert(StatefulWeighting<typename MethodKinds<M>::Stateful>, "expected a GradientMethod; this one has a State, so it is a StatefulWeighting");
+  static_assert(GradientAggregator<typename MethodKinds<M>::Aggregator>, "expected a GradientMethod; this one has aggregate(), so it is a GradientAggregator");
+};
+}  // namespace detail
 
 /// @brief A method whose memory hears the losses after the step (FAMO's kind): `observe(losses [T] float64 after, state)`.
 template <class M>

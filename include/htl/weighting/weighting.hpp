@@ -54,7 +54,7 @@ concept StatefulWeighting = std::copy_constructible<W> && std::default_initializ
 };
 
 namespace detail {
-/// Has both forms; stands in for the form that a method does not have, so that an error names the missing member of the form that it has.
+/// Has both forms; stands in for the form that a method does not have.
 struct WeightingOfBothForms {
   struct State {
     void fields(auto&&) {}
@@ -77,6 +77,9 @@ struct WeightingForms<W> {
 
 /// @brief A gradient method: with memory if it has a type `State`, else without. Adding one is adding one file in weighting/.
 template <class W>
-concept GramianWeighting = StatelessWeighting<typename detail::WeightingForms<W>::Stateless> && StatefulWeighting<typename detail::WeightingForms<W>::Stateful>;
+concept GramianWeighting = requires {  // nested: asked in one expression, GCC 12 may lose what W::Stateful::State stands for
+  requires StatelessWeighting<typename detail::WeightingForms<W>::Stateless>;
+  requires StatefulWeighting<typename detail::WeightingForms<W>::Stateful>;
+};
 
 }  // namespace htl

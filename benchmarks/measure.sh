@@ -47,6 +47,26 @@ done
 printf '\n## The parts of an adjusted step\n\n'
 for _ in 1 2 3; do step --mode parts; done
 
+printf '\n## Gradient methods: the adjusted step against the plain one\n\n| method | T = 3, median of ratios | T = 8 |\n|---|---:|---:|\n'
+for method in core_task pcgrad gradvac mgda cagrad imtl_g nash_mtl fairgrad aligned_mtl upgrad dualproj config famo; do
+  printf '| %s |' $method
+  for tasks in 3 8; do
+    line=$(step --mode both --adjuster $method --tasks $tasks --steps 100)
+    printf ' %.3f |' "$(field median_of_pairwise_ratios <<<"$line")"
+  done
+  printf '\n'
+done
+
+printf '\n## Exact gradients of a dense trunk\n'
+"$programs/trunk_cost" --threads "$threads"
+
+printf '\n## What a method costs by itself\n\n'
+if [ -n "$python" ]; then
+  OMP_NUM_THREADS=1 "$python" benchmarks/side_by_side/compare_weights.py --ours "$programs/weights_cost"
+else
+  OMP_NUM_THREADS=1 "$programs/weights_cost"
+fi
+
 printf '\n## Beside straightforward and careful trainers\n\n'
 compare() {
   "$python" benchmarks/side_by_side/compare.py --ours "$programs/side_by_side_step" --naive-cpp "$programs/side_by_side_naive" --threads "$threads" \
@@ -56,6 +76,14 @@ if [ -n "$python" ]; then
   compare --rows 36000 --repeat 5 --steps 50
   compare --rows 1000000 --repeat 3 --steps 15 --warmup 3 --only naive compiled
   compare --rows 10000000 --repeat 2 --steps 3 --warmup 1 --only naive.cpp
+  beside_torchjd() {
+    local model=$1 ours=$2
+    shift 2
+    "$python" benchmarks/side_by_side/compare.py --torchjd "$model" --ours "$ours" --threads "$threads" --ours-steps 100 "$@"
+  }
+  printf '\n## Beside TorchJD, UPGrad: a dense trunk, then tables of embeddings\n\n'
+  beside_torchjd trunk "$programs/side_by_side_trunk" --repeat 3 --steps 30
+  beside_torchjd tables "$programs/side_by_side_step --model shared_embedding --adjuster upgrad" --rows 36000 1000000 --repeat 3 --steps 5 --warmup 2
 else
   echo 'Left out; --python PYTHON adds it.'
 fi

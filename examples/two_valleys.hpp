@@ -24,7 +24,8 @@ struct Losses {
   std::array<Point, 2> gradients;
 };
 
-/// L_i = f_i max(tanh(y/2), 0) + g_i max(tanh(−y/2), 0): above y = 0 two steep curved valleys f_i, below it two wide bowls g_i with minima at x = ±7, y = −8.
+/// L_i = f_i max(tanh(y/2), 0) + g_i max(tanh(−y/2), 0): above y = 0 two steep curved valleys f_i, each the other's mirror image, below it two wide bowls g_i
+/// with minima at x = ±7, y = −8. As the authors of both papers computed it; one sign of f_2 is printed otherwise, with which the valleys are parallel.
 inline Losses losses_at(const Point& point) {
   const auto [x, y] = point;
   const double half = std::tanh(0.5 * y), tanh = std::tanh(y);
@@ -32,9 +33,9 @@ inline Losses losses_at(const Point& point) {
   Losses result;
   for (size_t i = 0; i < 2; ++i) {
     const double side = i == 0 ? 1.0 : -1.0;  // of the bowl's minimum
-    const double u = -0.5 * x - 3.5 * side + tanh, size = std::max(std::abs(u), 5e-6), f = std::log(size) + 6.0;
+    const double u = -0.5 * x + side * (tanh - 3.5), size = std::max(std::abs(u), 5e-6), f = std::log(size) + 6.0;
     const bool is_floor = std::abs(u) <= 5e-6;
-    const double fx = is_floor ? 0.0 : -0.5 / u, fy = is_floor ? 0.0 : (1.0 - tanh * tanh) / u;
+    const double fx = is_floor ? 0.0 : -0.5 / u, fy = is_floor ? 0.0 : side * (1.0 - tanh * tanh) / u;
     const double g = ((x - 7.0 * side) * (x - 7.0 * side) + 0.1 * (y + 8.0) * (y + 8.0)) / 10.0 - 20.0;
     const double gx = (x - 7.0 * side) / 5.0, gy = (y + 8.0) / 50.0;
     result.values[i] = f * above + g * below;

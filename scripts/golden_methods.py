@@ -282,6 +282,37 @@ def excess_mtl(Js, eta, warmup, scale):
     return weighted(Js[-1], w * (len(w) if scale == "tasks" else 1))
 
 
+def gradnorm(J, losses, alpha, learning_rate):
+    """After a call for each row of losses; the weights of the last one."""
+    norms, w = np.sqrt((J * J).sum(1)), np.ones(len(J))
+    for now in losses:
+        result = w
+        relative = np.array(now) / np.array(losses[0])
+        target = (w * norms).mean() * (relative / relative.mean()) ** alpha
+        w = w - learning_rate * np.sign(w * norms - target) * norms
+        assert (w > 0.01).all()
+        w = w * len(J) / w.sum()
+    return weighted(J, result)
+
+
+def famo(J, losses, learning_rate, weight_decay, max_norm):
+    """A call for each row of losses, which are those after the step as well; Adam as everywhere."""
+    logits, first, second = np.zeros(len(J)), np.zeros(len(J)), np.zeros(len(J))
+    before = None
+    for step, now in enumerate(losses):
+        distance, z = np.array(now) + 1e-8, softmax(logits)
+        if before is not None:
+            progress = np.log(before) - np.log(distance)
+            slope = z * (progress - z @ progress) + weight_decay * logits
+            first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope ** 2
+            logits = logits - learning_rate * (first / (1 - 0.9 ** step)) / (np.sqrt(second / (1 - 0.999 ** step)) + 1e-8)
+            z = softmax(logits)
+        before = distance
+        w = z / distance / (z / distance).sum()
+        w = w * max_norm / max(max_norm, np.linalg.norm(w @ J))
+    return weighted(J, w)
+
+
 def project_to_simplex(v):
     ordered = np.sort(v)[::-1]
     tau = (np.cumsum(ordered) - 1) / np.arange(1, len(v) + 1)
@@ -576,6 +607,15 @@ def random_cases():
             add("moco", {"beta": 0.5, "sigma": 0.5, "gamma": 0.1, "sigma_gamma": 0.5, "rho": 0.1}, moco(J, losses, 4, 0.5, 0.5, 0.1, 0.5, 0.1), losses=losses, calls=4)
             add("db_mtl", {"beta": 0.9, "sigma": 0.5}, db_mtl(J, losses, 4, 0.9, 0.5), losses=losses, calls=4)
             add("excess_mtl", {"eta": 0.1, "warmup": 1, "scale": "tasks"}, excess_mtl([J] * 4, 0.1, 1, "tasks"), calls=4)
+            batches = [J, J + 0.2 * np.roll(J, 1, axis=1), J + 0.2 * np.roll(J, 1, axis=0)]
+            gamma = float(f"{0.1 / np.abs(J @ J.T).max():.3e}")
+            file.add("modo", {"gamma": gamma, "rho": 0.1}, None, modo(batches, gamma, 0.1, 3), 1e-9, source, jacobians=[b.tolist() for b in batches], calls=3)
+            pull = [0.3, 1.0][repetition % 2]
+            add("sdmgrad", {"lambda": pull}, weighted(J, nearest_point(J, np.full(tasks, pull / (tasks * (1 + pull))))), loose, weights=condition < 1e6)
+            falling = [[float(f"{x * (1 - 0.08 * call * (1 + t % 3)):.6f}") for t, x in enumerate(losses)] for call in range(4)]
+            rate = float(f"{0.02 / np.sqrt((J * J).sum(1)).max():.3e}")
+            add("gradnorm", {"alpha": 1.5, "learning_rate": rate}, gradnorm(J, falling, 1.5, rate), losses=falling, calls=4)
+            add("famo", {"learning_rate": 0.025, "weight_decay": 0.01, "max_norm": 1.0}, famo(J, falling, 0.025, 0.01, 1.0), losses=falling, calls=4)
     print(f"random.json: {len(file.cases)} cases, {skipped} skipped, since they are ties, or since their optimality could not be shown", file=sys.stderr)
     return file
 

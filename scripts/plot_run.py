@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Plots metrics.jsonl of a run, finished or not: losses, validation metrics, cosines and weights of the tasks' gradients.
+"""Plots metrics.jsonl of a run, finished or not: losses, validation metrics, and of the tasks' gradients cosines, weights, norms and conflicts.
 
 python3 scripts/plot_run.py RUN --output FILE.png      needs matplotlib (scripts/requirements.txt)
 """
@@ -45,6 +45,22 @@ def draw_steps(axes, steps, key, colours):
         at, values = zip(*points)
         axes.plot(at, values, color=colour, alpha=0.25, linewidth=0.8)
         axes.plot(at, smoothed(values), color=colour, label=name.replace(",", " · "))
+
+
+def draw_conflict(axes, steps):
+    """Two figures of all tasks together, each with its own axis."""
+    right = axes.twinx()
+    right.grid(False)
+    right.spines["right"].set_visible(True)
+    right.set_yscale("log")
+    for on, key, colour, name in [(axes, "conflict_rate", COLOURS[1], "pairs in conflict"), (right, "condition_number", COLOURS[6], "condition number")]:
+        points = [(step["step"], step[key]) for step in steps if step.get(key) is not None]
+        if points:
+            at, values = zip(*points)
+            on.plot(at, values, color=colour, alpha=0.25, linewidth=0.8)
+            on.plot(at, smoothed(values), color=colour)
+        on.set_ylabel(name, color=colour)
+    axes.set_ylim(-0.03, 1.03)
 
 
 def draw_metrics(axes, evaluations, tasks, colours, best_epoch):
@@ -94,7 +110,7 @@ def main():
 
     plt.rcParams.update(STYLE)
     colours = [COLOURS[i % len(COLOURS)] for i in range(max(len(tasks), len(tasks) * (len(tasks) - 1) // 2))]
-    figure, ((loss, metric), (cosine, weight)) = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
+    figure, ((loss, metric), (cosine, weight), (norm, conflict)) = plt.subplots(3, 2, figsize=(10, 9.4), layout="constrained")
     figure.suptitle(f"{options.run.resolve().name}   step {steps[-1]['step']:,}", x=0.01, ha="left", fontsize=12)
     draw_steps(loss, steps, "losses", colours)
     loss.set_title("loss")
@@ -106,7 +122,12 @@ def main():
     cosine.set_title("cosine of the tasks' gradients (below 0: conflict)")
     draw_steps(weight, steps, "weights", colours)
     weight.set_title("weight of a task's gradient")
-    for axes in (loss, cosine, weight):
+    draw_steps(norm, steps, "norms", colours)
+    norm.set_yscale("log")
+    norm.set_title("norm of a task's gradient")
+    draw_conflict(conflict, steps)
+    conflict.set_title("conflict of all tasks")
+    for axes in (loss, cosine, weight, norm, conflict):
         axes.set_xlabel("step")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")

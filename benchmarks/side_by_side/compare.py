@@ -3,6 +3,8 @@
 
     python compare.py --ours ./side_by_side_step --naive-cpp ./side_by_side_naive --rows 36000 1000000 --repeat 3
 
+With --torchjd the other programs are a step with TorchJD's two engines; --ours is then side_by_side_trunk, or side_by_side_step with --model shared_embedding.
+
 Every round runs each program once; a ratio is the median over rounds of (that program's time / ours) in the same round.
 """
 import argparse
@@ -39,13 +41,19 @@ def main():
     parser.add_argument("--matrix", nargs="+", default=["default", "medium"], choices=["default", "medium"], help="matrix backends of the other programs")
     parser.add_argument("--clip", type=float, default=1.0, help="largest norm of the whole gradient, for every program; 0 = no clipping")
     parser.add_argument("--only", nargs="+", help="run only the programs whose name contains one of these words")
+    parser.add_argument("--torchjd", choices=["tables", "trunk"], help="run torchjd_step.py with this model instead of the other trainers")
+    parser.add_argument("--method", default="upgrad", help="TorchJD's method; give --ours the same")
     parser.add_argument("--json", help="also write every line that was measured to this file")
     chosen = parser.parse_args()
 
     programs = {}  # name -> command without the common options
     if chosen.ours:
         programs["ours"] = [*shlex.split(chosen.ours), "--clip", str(chosen.clip)]
-    for matrix in chosen.matrix:
+    for matrix in chosen.matrix if chosen.torchjd else []:
+        for engine in ["autojac", "autogram"]:
+            programs[f"TorchJD {engine}, {matrix}"] = [chosen.python, os.path.join(FOLDER, "torchjd_step.py"), "--model", chosen.torchjd, "--engine", engine,
+                                                       "--method", chosen.method, "--matrix", matrix, "--clip", str(chosen.clip)]
+    for matrix in [] if chosen.torchjd else chosen.matrix:
         common = ["--matrix", matrix, "--clip", str(chosen.clip)]
         programs[f"careful.py, compiled, {matrix}"] = [chosen.python, os.path.join(FOLDER, "careful.py"), *common]
         programs[f"careful.py, eager, {matrix}"] = [chosen.python, os.path.join(FOLDER, "careful.py"), "--compile", "off", *common]

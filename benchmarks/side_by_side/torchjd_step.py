@@ -58,9 +58,9 @@ def main():
     else:
         model = Trunk()
         data = [(torch.randn(chosen.batch, 512), torch.randn(4, chosen.batch)) for _ in range(16)]
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     aggregator, weighting = AGGREGATORS[chosen.method](), WEIGHTINGS[chosen.method]()
-    engine = autogram.Engine(model.shared)
+    engine = autogram.Engine(model.shared, batch_dim=None) if chosen.engine == "autogram" else None
 
     def step(inputs, labels):
         optimizer.zero_grad()

@@ -171,6 +171,17 @@ TEST_F(ProgramErrors, OptionsThatAreNoneOrContradict) {
   EXPECT_TRUE(contains(refused("train --config wrong.toml --output out", 2), "in \"wrong.toml\"", "did you mean \"--alpha\"?"));
 }
 
+TEST_F(ProgramErrors, AdjustersThatAreNoneOrDoNotFitTheTasks) {
+  EXPECT_TRUE(contains(refused(train + "--adjuster pcgrd", 2), "unknown weighting \"pcgrd\"; did you mean \"pcgrad\"?"));
+  EXPECT_TRUE(contains(refused(train + "--adjuster cagrad:d=1", 2), "weighting \"cagrad\" has no option \"d\"; did you mean \"c\"?"));
+  EXPECT_TRUE(contains(refused(train + "--adjuster cagrad:c=-1", 2), "weighting \"cagrad\", option \"c\": expected a number ≥ 0, got -1"));
+  EXPECT_TRUE(contains(refused(train + "--adjuster pcgrad:order=up", 2), "expected one of \"ascending\", \"descending\""));
+  EXPECT_TRUE(contains(refused(train + "--adjuster cagrad:c", 2), "\"c\""));
+  EXPECT_TRUE(contains(refused(train + "--adjuster krum:byzantine=2"), "htl::Krum: expected at least byzantine + 3 = 5 tasks, got 3"));
+  EXPECT_TRUE(contains(refused(train + "--adjuster constant:weights=1;2"), "htl::Constant: expected"));
+  EXPECT_TRUE(contains(refused(train + "--adjuster sum --alpha 0.5", 2), "--alpha is for --adjuster core_task, got --adjuster sum"));
+}
+
 TEST_F(ProgramErrors, WeightsThatAreDamagedOrOfAnotherModel) {
   train_a_run();
   const fs::path weights = folder.path("out/model.safetensors");

@@ -207,4 +207,34 @@ TEST_F(Resume, FromADamagedCheckpointTakesTheOneBeforeAndFromOtherDataNone) {
   EXPECT_TRUE(contains(end.text, "the features of the training rows are not those that the run in"));
 }
 
+TEST_F(Resume, WithEveryAdjusterGoesOnFromWhatItRemembers) {
+  const std::string known = into("none", words("train --adjuster ?")).text;
+  std::vector<std::string> names;
+  for (size_t at = known.find("Known: "); (at = known.find('"', at)) != std::string::npos;) {
+    const size_t end = known.find('"', at + 1);
+    names.push_back(known.substr(at + 1, end - at - 1));
+    at = end + 1;
+  }
+  ASSERT_GE(names.size(), 29U) << known;
+  for (std::string name : names) {
+    if (name == "constant") name += ":weights=1;2;0.5";
+    if (name == "cr_mogm") name += ":inner=gradvac";
+    SCOPED_TRACE(name);
+    const auto arguments = words("train --dataset synthetic --rows 4000 --epochs 2 --batch-size 256 --tower 8 --threads 1 --patience 0 --log-every 3 " +
+                                 std::string("--checkpoint-every 4 --keep-checkpoints 3 --quiet --resume --adjuster ") + name);
+    fs::remove_all(folder.path("straight"));
+    fs::remove_all(folder.path("resumed"));
+    const Ended end = into("straight", arguments);
+    ASSERT_EQ(end.status, 0) << end.text;
+    fs::copy(folder.path("straight"), folder.path("resumed"), fs::copy_options::recursive);
+    fs::remove(folder.path("resumed") / "summary.json");
+    const auto list = htl::Checkpoints(folder.path("resumed") / "checkpoints").list();
+    ASSERT_EQ(list.size(), 3U);
+    for (size_t newest = 0; newest < 2; ++newest) fs::remove(list[newest].second);
+    const Ended again = into("resumed", arguments);
+    ASSERT_EQ(again.status, 0) << again.text;
+    expect_same_run("straight", "resumed");
+  }
+}
+
 }  // namespace

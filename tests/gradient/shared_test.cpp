@@ -174,18 +174,121 @@ TEST_F(SharedLayers, OfModulesGroupByModule) {
   const Tensor x = at::randn({7, 3}, at::kDouble);
   const auto views = fork->split(top->forward(middle->forward(bottom->forward(x))));
   TaskLosses losses;
-  for (size_t t = 0; t < 3; ++t) losses.values.set("t" + std::to_string(t), (views[t].sin() * at::randn({7, 4}, at::kDouble)).sum());
-  std::vector<std::vector<Tensor>> jacobians;
+  const Tensor h = top->forward(middle->forward(bottom->forward(x)));
   std::vector<Tensor> leaves;
   for (const auto& parameter : set.parameters()) leaves.push_back(parameter.value);
-  const Tensor h = top->forward(middle->forward(bottom->forward(x)));
+  std::vector<std::vector<Tensor>> rows(3);  // of each module's Jacobian
+  for (size_t t = 0; t < 3; ++t) {
+    const Tensor factor = at::randn({7, 4}, at::kDouble);
+    losses.values.set("t" + std::to_string(t), (views[t].sin() * factor).sum());
+    const auto gradients = torch::autograd::grad({(h.sin() * factor).sum()}, leaves, {}, /*retain_graph=*/true);
+    std::vector<std::vector<Tensor>> of_module(3);
+    for (size_t p = 0; p < leaves.size(); ++p) of_module[set.parameters()[p].thing].push_back(gradients[p].flatten());
+    for (size_t g = 0; g < 3; ++g) rows[g].push_back(at::cat(of_module[g]));
+  }
   const GradientReport report = backward(losses, fork, set);
   ASSERT_EQ(report.groups.size(), 3U);
   EXPECT_EQ(report.groups[1].name, "1");
-  Tensor whole = at::zeros({3, 3}, at::kDouble);
-  for (const auto& group : report.groups) whole = whole + group.gramian;
-  EXPECT_TRUE(close(report.gramian, whole));
+  for (size_t g = 0; g < 3; ++g) {
+    const Tensor jacobian = at::stack(rows[g]), k = jacobian.mm(jacobian.t());
+    EXPECT_TRUE(is_gramian(report.groups[g].gramian, jacobian));
+    std::vector<Tensor> written;
+    for (const auto& parameter : set.parameters())
+      if (parameter.thing == g) written.push_back(parameter.value.grad().flatten());
+    EXPECT_TRUE(is_combination(at::cat(written), weights(CoreTask{}, {.matrix = k, .cores = {2}}), jacobian));
+  }
   EXPECT_FALSE(middle[0]->as<torch::nn::Linear>()->bias.grad().defined());
+}
+
+TEST_F(SharedLayers, OfSmallBatchesInFloatKeepWhatCancels) {
+  // rows that are nearly one, and cotangents that cancel over them: the gradients are 1e-6 of the terms that they are sums of
+  Mlp bottom(MlpOptions(256, {256}));
+  const Tensor x = at::ones({16, 256}) + 1e-3 * at::randn({16, 256});
+  GradientFork<Given> fork(task_set(4), {.values = {1.0, -0.5, 2.0, 0.25}});
+  std::vector<Tensor> cotangents;
+  for (size_t t = 0; t < 4; ++t) {
+    const Tensor drawn = at::randn({16, 256});
+    cotangents.push_back(drawn - drawn.mean(0, true));
+  }
+  {
+    const c10::InferenceMode guard;
+    bottom->parameters()[1].fill_(100.0);  // no rectifier cuts anything off
+  }
+  const auto views = fork->split(bottom->forward(x));
+  TaskLosses losses;
+  std::vector<Tensor> rows;
+  for (size_t t = 0; t < 4; ++t) {
+    losses.values.set("t" + std::to_string(t), (views[t] * cotangents[t]).sum());
+    rows.push_back(cotangents[t].to(at::kDouble).t().mm(x.to(at::kDouble)).flatten());
+  }
+  const GradientReport report = backward(losses, fork, shared(bottom->parameters()[0]).others_summed());
+  const Tensor jacobian = at::stack(rows), k = jacobian.mm(jacobian.t()), size = k.diagonal().sqrt();
+  EXPECT_TRUE(close(report.gramian / size / size.unsqueeze(1), k / size / size.unsqueeze(1), 0.0, 1e-5));
+}
+
+TEST_F(SharedLayers, WithHooksSeeEveryTasksGradient) {
+  Mlp bottom(MlpOptions(5, {6}));
+  bottom->to(at::kDouble);
+  const Tensor x = at::randn({3, 5}, at::kDouble).abs(), weight = bottom->parameters()[0];
+  const auto hook = weight.register_hook([](const Tensor& gradient) { return 2.0 * gradient; });
+  for (const double factor : {2.0, 1.0}) {
+    GradientFork<Given> fork(task_set(4), {.values = {1.0, -0.5, 2.0, 0.25}});
+    const auto views = fork->split(bottom->forward(x));
+    const Tensor h = bottom->forward(x);
+    TaskLosses losses;
+    std::vector<Tensor> rows;
+    for (size_t t = 0; t < 4; ++t) {
+      const Tensor cotangent = at::randn({3, 6}, at::kDouble);
+      losses.values.set("t" + std::to_string(t), (views[t] * cotangent).sum());
+      rows.push_back(factor * torch::autograd::grad({(h * cotangent).sum()}, {weight}, {}, true)[0].flatten() / (factor == 2.0 ? 2.0 : 1.0));
+    }
+    weight.mutable_grad() = Tensor();
+    const GradientReport report = backward(losses, fork, shared(bottom).others_summed());
+    const Tensor of_weight = at::stack(rows);
+    EXPECT_TRUE(close(weight.grad().flatten(), at::tensor({1.0, -0.5, 2.0, 0.25}, at::kDouble).matmul(of_weight)));
+    if (factor == 2.0) weight.remove_hook(hook);
+  }
+}
+
+TEST_F(SharedLayers, OfAnyNumberOfNumbersInAnyTypeAreTheirProductsAndSums) {
+  for (const int64_t size : {1, 511, 512, 513, 8191, 8193, 100'000})
+    for (const int64_t tasks : {1, 3, 4}) {
+      const Tensor left = at::randn({tasks, size}, at::kDouble), right = at::randn({tasks, size}, at::kDouble), w = at::randn({tasks}, at::kDouble);
+      for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16}) {
+        SCOPED_TRACE(std::to_string(size) + " numbers of " + std::to_string(tasks) + " tasks, " + toString(type));
+        std::vector<Tensor> a, b;
+        for (int64_t t = 0; t < tasks; ++t) {
+          a.push_back(left[t].to(type));
+          b.push_back(right[t].to(type));
+        }
+        if (tasks == 3) a[1] = Tensor();  // a task that did not arrive
+        const auto matrix = [&](const std::vector<Tensor>& list) {
+          std::vector<Tensor> rows;
+          for (const Tensor& row : list) rows.push_back(row.defined() ? row.to(at::kDouble) : at::zeros({size}, at::kDouble));
+          return at::stack(rows);
+        };
+        const Tensor of_a = matrix(a), of_b = matrix(b), like = b.front();
+        const double bound = 1e-13 * static_cast<double>(size);
+        EXPECT_TRUE(close(htl::detail::dense_products(a, b, like), of_a.mm(of_b.t()), 1e-12, bound));
+        const Tensor own = htl::detail::dense_products(a, a, like), sum = htl::detail::combine_dense(a, w, like);
+        EXPECT_TRUE(close(own, of_a.mm(of_a.t()), 1e-12, bound));
+        EXPECT_TRUE(same_bits(own, own.t()));
+        ASSERT_EQ(sum.scalar_type(), type);
+        EXPECT_TRUE(close(sum.to(at::kDouble), w.matmul(of_a),
+                          type == at::kBFloat16 ? 1e-2
+                          : type == at::kHalf   ? 2e-3
+                                                : 0.0,
+                          type == at::kDouble  ? 1e-13
+                          : type == at::kFloat ? 1e-5
+                                               : 1e-4));
+        const Threads two(2);
+        EXPECT_TRUE(same_bits(own, htl::detail::dense_products(a, a, like)));
+        EXPECT_TRUE(same_bits(sum, htl::detail::combine_dense(a, w, like)));
+      }
+    }
+  // a weight beyond the range of a half type, of gradients that it brings back into it
+  const Tensor small = at::full({4}, 6e-5, at::kHalf), sum = htl::detail::combine_dense({small}, at::tensor({1e6}, at::kDouble), small);
+  EXPECT_TRUE(close(sum.to(at::kDouble), at::full({4}, 60.0, at::kDouble), 1e-2, 0.0));
 }
 
 TEST_F(SharedLayers, InFloatAndUnderAutocastAreTheDoubleResultUpToRounding) {
@@ -451,6 +554,31 @@ TEST_F(SharedLayers, RefuseWhatTheMethodWouldNotSee) {
   EXPECT_TRUE(contains(sentence_of([&] { shared(m.named[0] * 2.0); }), "result of an operation"));
   EXPECT_TRUE(contains(sentence_of([&] { shared(Tensor()); }), "undefined tensor"));
   EXPECT_TRUE(contains(sentence_of([&] { shared(Mlp(nullptr)); }), "empty holder"));
+  EXPECT_TRUE(contains(sentence_of([&] { shared(std::shared_ptr<torch::nn::LinearImpl>()); }), "null pointer"));
+  EXPECT_TRUE(contains(sentence_of([&] { shared(m.tables[0], RowTable(m.tables[0].weight(), "other")); }), "two tables over one weight"));
+  EXPECT_EQ(shared(m.tables[0].weight(), m.tables[0]).parameters().size() + shared(m.tables[0], m.tables[0].weight()).parameters().size(), 0U);
+  EXPECT_TRUE(contains(say(shared(m.named, m.tables[0], m.tables[1].weight())), "the weight of table \"users\" as a parameter, but it is looked up by rows"));
+  const torch::nn::Linear frozen(2, 2);
+  for (Tensor& parameter : frozen->parameters()) parameter.requires_grad_(false);
+  EXPECT_TRUE(contains(say(shared(frozen).others_summed()), "nothing that htl::shared() names requires a gradient"));
+  EXPECT_EQ(shared(frozen.ptr(), torch::nn::Linear(2, 3).ptr()).parameters().size(), 2U) << "a module by pointer";
+  {  // micro-batches name the same
+    GradientFork<Sum> accumulating(task_set(3));
+    backward(m.through(accumulating), accumulating, m.shared_set(), {.accumulate = true});
+    EXPECT_TRUE(contains(sentence_of([&] { backward(m.through(accumulating), accumulating, shared(m.named[0], m.tables).others_summed()); }),
+                         "keeps gradients of earlier micro-batches for the shared parameter", "of shape [", "which this call does not name"));
+  }
+  {  // without a split every task is a pass of its own; the last one frees the graph
+    m.clear();
+    const Tensor h = at::ones({1, m.named[0].size(0)}, at::kDouble).mm(m.named[0]);
+    TaskLosses direct;
+    for (size_t t = 0; t < 3; ++t) direct.values.set("t" + std::to_string(t), (h * static_cast<double>(t + 1)).sin().sum());
+    backward(direct, fork, shared(m.named[0]));
+    const Tensor once = m.named[0].grad().clone();
+    EXPECT_TRUE(contains(sentence_of([&] { backward(direct, fork, shared(m.named[0])); }), "second time"));
+    EXPECT_TRUE(same_bits(m.named[0].grad(), once));
+  }
+  m.clear();
   const Tensor read = at::embedding(m.tables[0].weight(), m.batches[0].ids).view({m.rows, 6}).mm(m.named[0]);
   TaskLosses losses;
   const auto views = fork->split(read);

@@ -560,6 +560,10 @@ TEST_F(Aggregators, RefuseBadOptionsShapesAndMissingLosses) {
   EXPECT_TRUE(contains(says(DBMTL{}, without_losses), "htl::DBMTL: expected the losses (TaskGramian::losses) of shape [2], got undefined"));
   const auto negative = [](TaskGradients& gradients) { gradients.gramian.losses = at::tensor({-0.5, 1.0}, at::kDouble); };
   EXPECT_TRUE(contains(says(DBMTL{}, negative), "expected losses ≥ 0, whose logarithms it takes, got -0.5"));
+  EXPECT_TRUE(contains(says(MoCo{}, negative), "htl::MoCo: expected losses ≥ 0, got -0.5"));
+  EXPECT_TRUE(contains(says(GradDrop{}, [](TaskGradients& gradients) { gradients.parts[0].values = at::zeros({3}, at::kDouble); }), "htl::GradDrop: expected"));
+  EXPECT_TRUE(contains(says(GradDrop{}, [](TaskGradients& gradients) { gradients.parts[0].values = Tensor(); }), "htl::GradDrop: expected"));
+  EXPECT_TRUE(contains(says(CRMOGM<Sum>{.inner = {}, .initial = {std::nan(""), 1.0}}, nothing), "htl::CRMOGM: expected finite initial weights, got nan"));
   with_every_method([&](const std::string& name, const auto& method) {
     EXPECT_TRUE(contains(says(method,
                               [](TaskGradients& gradients) {

@@ -54,7 +54,7 @@ void steps(Random& random, int64_t tasks, Each&& each) {
     if (random.chance(0.6)) gramian.active = random.mask({tasks}, 0.7);
     if (gramian.active.defined()) {
       gramian.matrix = gramian.matrix * gramian.active * gramian.active.unsqueeze(1);
-      gramian.losses = gramian.losses * gramian.active;
+      gramian.losses = gramian.losses.masked_fill(gramian.active.logical_not(), std::numeric_limits<double>::quiet_NaN());
     }
     each(gramian);
   }

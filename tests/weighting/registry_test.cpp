@@ -317,6 +317,11 @@ TEST_F(Registry, BuiltInMethodsHaveTheirOptions) {
   EXPECT_EQ(make("pcgrad:order=descending,reduction=mean").get_if<PCGrad>()->reduction, Reduction::mean);
   EXPECT_EQ(make("gradvac:beta=0.1,order=random").get_if<GradVac>()->beta, 0.1);
   EXPECT_EQ(make("gradvac:order=ascending").get_if<GradVac>()->order, Order::ascending);
+  for (const std::string text : {"pcgrad:given=2;0;1", "pcgrad:given=2;0;1,order=given"}) {
+    EXPECT_EQ(make(text).get_if<PCGrad>()->order, Order::given);
+    EXPECT_EQ(make(text).get_if<PCGrad>()->given, (std::vector<int64_t>{2, 0, 1}));
+  }
+  EXPECT_EQ(make("gradvac:given=1;0").get_if<GradVac>()->order, Order::given);
   EXPECT_EQ(make("imtl_g:cutoff=0.01").get_if<IMTLG>()->cutoff, 0.01);
   EXPECT_EQ(make("config:cutoff=0.01").get_if<ConFIG>()->cutoff, 0.01);
   const AnyWeighting aligned = make("aligned_mtl:scale=rmse,preference=mean,cutoff=0.5");
@@ -411,6 +416,11 @@ TEST_F(Registry, BuiltInMethodsRefuseWhatIsOutOfRange) {
                                  "metabalance:beta=1",
                                  "pcgrad:order=sorted",
                                  "pcgrad:reduction=max",
+                                 "pcgrad:given=0.5;1",
+                                 "pcgrad:reduction=sum,reduction.c=3",
+                                 "cagrad:scale=tasks,scale.typo=1",
+                                 "pcgrad:given=-1;0",
+                                 "gradvac:given=a",
                                  "gradvac:beta=2",
                                  "imtl_g:cutoff=1",
                                  "aligned_mtl:scale=max",
@@ -460,6 +470,7 @@ TEST_F(Registry, BuiltInMethodsRefuseWhatIsOutOfRange) {
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("constant"); }), "weighting \"constant\" expects numbers as the option \"weights\", got none"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("constant", {{"weight", 1.0}}); }), "has no option \"weight\"; did you mean \"weights\"?"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("cr_mogm"); }), "weighting \"cr_mogm\" expects a method as the option \"inner\", got none"));
+  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("cr_mogm:decay=0.9")); }), "expects a method as the option \"inner\", got none"));
   EXPECT_TRUE(contains(sentence_of([&] {
                          registry.make("cr_mogm", {{"inner", "graddrop"}});
                        }),

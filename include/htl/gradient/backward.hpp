@@ -14,8 +14,8 @@ namespace htl::inline v0_1_0 {
 
 /// @brief Options of backward().
 struct BackwardOptions {
-  /// Keep the task gradients of this micro-batch and ask the method only at the next call without it. Of rows and of what shared() names; a split
-  /// representation alone belongs to its batch.
+  /// Keep the task gradients of this micro-batch and ask the method only at the next call without it. Of rows and of what shared() names, the same in each
+  /// micro-batch; a split representation alone belongs to its batch.
   bool accumulate = false;
 };
 
@@ -93,10 +93,21 @@ inline void write(const std::vector<std::vector<SharedPart>>& parts, const std::
     }
 }
 
+/// Parameters whose gradients wait in the fork must be named again, or these would be lost.
+inline void check_accumulated(const ForkState& fork, const Shared* shared) {
+  for (const SharedPart& part : fork.accumulated.parts) {
+    const auto same = [&](const Shared::Parameter& parameter) { return parameter.value.is_same(part.dense.tensor); };
+    const bool named = part.is_table() || (shared && std::any_of(shared->parameters().begin(), shared->parameters().end(), same));
+    HTL_CHECK(named, "htl::backward: the fork keeps gradients of earlier micro-batches for the shared parameter \"", part.name, "\" of shape ",
+              shape_of(part.dense.tensor), ", which this call does not name; name in htl::shared() what the first micro-batch named");
+  }
+}
+
 inline std::vector<GradientReport> differentiate(const TaskLosses& losses, const ForkStates& forks, const Shared* shared, const BackwardOptions& options) {
   std::vector<GradientReport> reports = begin_reports(losses, forks);
   std::vector<std::vector<SharedPart>> parts(forks.size());
   std::vector<std::vector<Result>> results(forks.size());
+  for (const auto& fork : forks) check_accumulated(*fork, shared);
   bool numbers = options.accumulate;
   for (const auto& fork : forks) numbers = numbers || fork->sees_gradients() || !fork->accumulated.parts.empty();
   Collector collector(losses, forks, shared, /*factors=*/!numbers);

@@ -129,7 +129,7 @@ class Collector {
         }
       }
       if (roots.empty()) continue;
-      torch::autograd::backward(roots, cotangents, /*retain_graph=*/passes_.size() > 1 || below);
+      torch::autograd::backward(roots, cotangents, /*retain_graph=*/below || &pass != &passes_.back());
       take(
           gradients, [&](size_t l) { return task_of_lookup[l]; }, [&](size_t p) { return task_of_parameter[p]; });
     }

@@ -123,10 +123,11 @@ inline at::Tensor combine_dense(const std::vector<at::Tensor>& gradients, const 
     at::Tensor sum;
     for (size_t t = 0; t < gradients.size(); ++t) {
       if (!gradients[t].defined()) continue;
-      const at::Tensor part = gradients[t] * weights[static_cast<int64_t>(t)].to(gradients[t].scalar_type());
+      const at::ScalarType type = gradients[t].scalar_type() == at::kDouble ? at::kDouble : at::kFloat;  // half types add up in float32
+      const at::Tensor part = gradients[t].to(type) * weights[static_cast<int64_t>(t)].to(type);
       sum = sum.defined() ? sum + part : part;
     }
-    return sum;
+    return sum.to(like.scalar_type());
   }
   std::vector<at::Tensor> held;
   std::vector<double> factors;

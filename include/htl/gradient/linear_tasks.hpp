@@ -42,15 +42,19 @@ struct LinearTasks {
   /// [T, T] float64.
   at::Tensor gramian() {
     if (parts.empty() || !is_small_batch()) return dense_products(form(), formed, weight);
-    at::Tensor of_rows;
-    for (const at::Tensor& part : parts) of_rows = of_rows.defined() ? at::addmm(of_rows, part, part.t()) : at::mm(part, part.t());
-    std::vector<at::Tensor> pulled;
+    at::Tensor of_rows;  // in float64: what cancels in δ_sᵀ x xᵀ δ_t may be much larger than the result
+    for (const at::Tensor& part : parts) {
+      const at::Tensor x = part.to(at::kDouble);
+      of_rows = of_rows.defined() ? at::addmm(of_rows, x, x.t()) : at::mm(x, x.t());
+    }
+    std::vector<at::Tensor> exact, pulled;
     at::Tensor like;
     for (const at::Tensor& delta : deltas) {
-      pulled.push_back(delta.defined() ? at::mm(of_rows, delta) : delta);
-      if (delta.defined()) like = delta;
+      exact.push_back(delta.defined() ? delta.to(at::kDouble) : delta);
+      pulled.push_back(delta.defined() ? at::mm(of_rows, exact.back()) : delta);
+      if (delta.defined()) like = exact.back();
     }
-    const at::Tensor products = dense_products(deltas, pulled, like);
+    const at::Tensor products = dense_products(exact, pulled, like);
     return (products + products.t()) * 0.5;  // the two orders differ by rounding
   }
 
@@ -66,7 +70,8 @@ struct LinearTasks {
  private:
   bool is_small_batch() const {
     const int64_t rows = parts.front().size(0), outputs = weight.size(0), inputs = weight.size(1), tasks = static_cast<int64_t>(deltas.size());
-    return rows * (inputs + tasks * outputs) < (tasks - 1) * inputs * outputs;
+    const int64_t price = weight.scalar_type() == at::kDouble ? 1 : 2;  // of float64
+    return price * rows * (inputs + tasks * outputs) < (tasks - 1) * inputs * outputs;
   }
   at::Tensor product(const at::Tensor& delta) const {
     at::Tensor result = at::empty(weight.sizes(), weight.options().requires_grad(false));

@@ -14,7 +14,8 @@ namespace htl::inline v0_1_0 {
 
 /// @brief What tasks share: parameters of modules, tensors, tables. Made by shared().
 ///
-/// Tables of modules below a module (RowTableOwner) are taken as tables; frozen parameters are left out; what is named twice counts once.
+/// Tables of modules below a module (RowTableOwner) are taken as tables; frozen parameters are left out; what is named twice counts once, a table's weight as
+/// its table.
 class Shared {
  public:
   /// @brief One dense parameter.
@@ -28,11 +29,7 @@ class Shared {
   Shared& add(const torch::nn::Module& module) {
     const RowTables own(module);
     add_tables(own);
-    for (const auto& entry : module.named_parameters()) {
-      const at::Tensor& value = entry.value();
-      if (std::any_of(own.begin(), own.end(), [&](const RowTable& table) { return table.weight().is_same(value); })) continue;
-      add_parameter(std::to_string(things_) + "." + entry.key(), value);
-    }
+    for (const auto& entry : module.named_parameters()) add_parameter(std::to_string(things_) + "." + entry.key(), entry.value());
     ++things_;
     return *this;
   }
@@ -42,6 +39,13 @@ class Shared {
   Shared& add(const torch::nn::ModuleHolder<Impl>& holder) {
     HTL_CHECK(!holder.is_empty(), "htl::shared: expected a module, got an empty holder; construct the module first");
     return add(static_cast<const torch::nn::Module&>(*holder));
+  }
+  /// @brief Adds a module by pointer.
+  /// @throws c10::ValueError for a null pointer
+  template <std::derived_from<torch::nn::Module> Impl>
+  Shared& add(const std::shared_ptr<Impl>& module) {
+    HTL_CHECK(module != nullptr, "htl::shared: expected a module, got a null pointer; construct the module first");
+    return add(static_cast<const torch::nn::Module&>(*module));
   }
   /// @brief Adds a parameter.
   /// @throws c10::ValueError for the result of an operation
@@ -83,13 +87,23 @@ class Shared {
  private:
   void add_tables(const RowTables& tables) {
     for (const RowTable& table : tables) {
-      const auto same = [&](const RowTable& known) { return known.is_same(table); };
-      if (table.weight().requires_grad() && std::none_of(tables_.begin(), tables_.end(), same)) tables_.push_back(table);
+      if (!table.weight().requires_grad()) continue;
+      bool known = false;
+      for (const RowTable& other : tables_) {
+        known = known || other.is_same(table);
+        HTL_CHECK(other.is_same(table) || !other.weight().is_same(table.weight()), "htl::shared: \"", other.name(), "\" and \"", table.name(),
+                  "\" are two tables over one weight, each with its own row gradient; copy one RowTable so that both lookups share it");
+      }
+      if (known) continue;
+      tables_.push_back(table);
+      std::erase_if(parameters_, [&](const Parameter& parameter) { return parameter.value.is_same(table.weight()); });
     }
   }
+  /// A table's weight is no parameter: its gradient comes by rows.
   void add_parameter(std::string name, const at::Tensor& value) {
-    const auto same = [&](const Parameter& known) { return known.value.is_same(value); };
-    if (value.requires_grad() && std::none_of(parameters_.begin(), parameters_.end(), same)) parameters_.push_back({std::move(name), things_, value});
+    const bool known = std::any_of(parameters_.begin(), parameters_.end(), [&](const Parameter& other) { return other.value.is_same(value); }) ||
+                       std::any_of(tables_.begin(), tables_.end(), [&](const RowTable& table) { return table.weight().is_same(value); });
+    if (value.requires_grad() && !known) parameters_.push_back({std::move(name), things_, value});
   }
 
   std::vector<Parameter> parameters_;
@@ -102,7 +116,7 @@ class Shared {
 ///
 ///     htl::backward(losses, fork, htl::shared(net->bottom, net->embedding));
 ///
-/// @throws c10::ValueError for an empty holder, an undefined tensor or the result of an operation
+/// @throws c10::ValueError for an empty holder, a null pointer, an undefined tensor, the result of an operation, or two tables over one weight
 template <class... Things>
 Shared shared(const Things&... things) {
   Shared result;

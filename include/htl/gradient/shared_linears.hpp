@@ -7,6 +7,8 @@
 #include <htl/gradient/shared.hpp>
 #include <htl/nn/linear_parts.hpp>
 
+#include <torch/csrc/autograd/variable.h>
+
 #include <typeinfo>
 #include <unordered_map>
 #include <unordered_set>
@@ -14,7 +16,7 @@
 
 namespace htl::inline v0_1_0::detail {
 
-/// Linear layers in float or double, without maps, whose weight is a shared parameter that no other node of the graph reads.
+/// Linear layers in float or double, without maps, whose weight is a shared parameter without hooks that no other node of the graph reads.
 /// @param nodes of the losses' graphs
 /// @param leaves numbers of the shared parameters' accumulators
 inline std::vector<SharedLinear> shared_linears(const std::unordered_set<torch::autograd::Node*>& nodes,
@@ -33,7 +35,9 @@ inline std::vector<SharedLinear> shared_linears(const std::unordered_set<torch::
   std::vector<SharedLinear> result;
   for (size_t p = 0; p < parameters.size(); ++p) {
     if (readers[p] != 1 || !layers[p]) continue;
-    const at::ScalarType type = parameters[p].value.scalar_type();
+    const at::Tensor& weight = parameters[p].value;
+    if (!torch::autograd::impl::hooks(weight).empty() || torch::autograd::impl::post_acc_grad_hooks(weight)) continue;  // they want to see its gradient
+    const at::ScalarType type = weight.scalar_type();
     const std::vector<int64_t> mapped = static_cast<LinearNode*>(layers[p])->ctx_.saved_data["mapped"].toIntVector();
     const bool plain = std::all_of(mapped.begin(), mapped.end(), [](int64_t map) { return map < 0; });
     if (plain && (type == at::kFloat || type == at::kDouble)) result.push_back({p, layers[p]});

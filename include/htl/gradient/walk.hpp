@@ -85,8 +85,8 @@ class Walk {
     check_calls(result, below);
     for (size_t c = 0; c < result.calls.size(); ++c) check_tables(result.calls, c, below);
     if (shared_) {
-      check_shared_tables(below);
-      for (const Trace& trace : below) check_named(trace);
+      check_shared_tables(result.calls, below);
+      for (const Trace& trace : below) check_named(trace, result.calls);
       result.levels = levels(result.calls, below);
     }
 
@@ -175,14 +175,21 @@ class Walk {
       } else if (result.seen.contains(node)) {
         continue;
       } else if (looks_up_forked(node)) {
+        refuse_rows_of_parameter(node->next_edge(0).function.get(), lookup_of(node)->data->table);
         result.lookups.push_back(node);
       } else {
+        if (const auto lookup = lookup_of(node)) refuse_rows_of_parameter(node->next_edge(0).function.get(), lookup->data->table);
         result.seen.insert(node);
         for (const auto& edge : node->next_edges())
           if (edge.function) open.emplace_back(edge.function.get(), edge.input_nr);
       }
     }
     return result;
+  }
+  /// A weight that is named as a parameter has a dense gradient, and rows of it another one.
+  void refuse_rows_of_parameter(Node* leaf, const RowTable& table) const {
+    HTL_CHECK(!leaf_numbers_.contains(leaf), "htl::backward: htl::shared() names the weight of table \"", table.name(),
+              "\" as a parameter, but it is looked up by rows; name the RowTable as well");
   }
   Trace trace_below(const ActiveCall& active) const {
     std::vector<std::pair<Node*, uint32_t>> open;
@@ -237,25 +244,28 @@ class Walk {
   }
 
   /// With shared(): whatever trains below a split tensor must be named, or be summed on purpose.
-  void check_named(const Trace& below) const {
+  void check_named(const Trace& below, const std::vector<ActiveCall>& calls) const {
     if (shared_->are_others_summed()) return;
-    for (Node* node : below.seen) {
-      const auto lookup = lookup_of(node);
-      HTL_CHECK(!lookup, "htl::backward: table \"", lookup ? lookup->data->table.name() : "",
-                "\" lies below a split tensor, but htl::shared() does not name it; ", "name it, or say others_summed()");
-    }
-    std::unordered_set<const Node*> of_tables;
+    const auto refuse = [](const RowTable& table) {
+      HTL_CHECK(false, "htl::backward: table \"", table.name(), "\" lies below a split tensor, but htl::shared() does not name it; ",
+                "name it, or say others_summed()");
+    };
+    for (Node* node : below.lookups)  // forked, but perhaps by a split that no loss reaches
+      if (const RowTable& table = lookup_of(node)->data->table; !fork_of(table, calls)) refuse(table);
     for (Node* node : below.seen)
-      if (lookup_of(node)) of_tables.insert(node->next_edge(0).function.get());
+      if (const auto lookup = lookup_of(node)) refuse(lookup->data->table);
     for (Node* node : below.seen) {
       const auto* const leaf = dynamic_cast<const torch::autograd::AccumulateGrad*>(node);
-      HTL_CHECK(!leaf || of_tables.contains(node), "htl::backward: a parameter of shape ", leaf ? shape_of(leaf->variable) : "",
+      HTL_CHECK(!leaf, "htl::backward: a parameter of shape ", leaf ? shape_of(leaf->variable) : "",
                 " lies below a split tensor, but htl::shared() does not name it; name it, or say others_summed()");
     }
   }
 
   void check_calls(const Reach& reach, const std::vector<Trace>& below) const {
     const auto reaches_shared = [](const Trace& trace) { return !trace.parameters.empty() || !trace.lookups.empty(); };
+    const bool has_rows = std::any_of(reach.calls.begin(), reach.calls.end(), [](const ActiveCall& active) { return !active.is_representation(); });
+    HTL_CHECK(!shared_ || !shared_->parameters().empty() || !shared_->tables().empty() || has_rows || reach.calls.empty(),
+              "htl::backward: nothing that htl::shared() names requires a gradient; name what is trained, or call backward(losses, fork)");
     const bool by_name = shared_ && (std::any_of(traces_.begin(), traces_.end(), reaches_shared) || std::any_of(below.begin(), below.end(), reaches_shared));
     for (size_t f = 0; f < forks_.size(); ++f) {
       bool reached = by_name;
@@ -274,6 +284,7 @@ class Walk {
     const auto& lookups = calls[c].call->lookups;
     for (size_t i = 0; i < lookups.size(); ++i) {
       Node* const leaf = calls[c].node->next_edge(i).function.get();
+      refuse_rows_of_parameter(leaf, lookups[i]->table);
       refuse_paths_to(leaf, true);
       refuse_reading(leaf, lookups[i]->table, below);
       for (size_t other = 0; other < c; ++other) {
@@ -285,8 +296,12 @@ class Walk {
       }
     }
   }
-  void check_shared_tables(const std::vector<Trace>& below) const {
+  void check_shared_tables(const std::vector<ActiveCall>& calls, const std::vector<Trace>& below) const {
     for (const RowTable& table : shared_->tables()) {
+      for (const ActiveCall& active : calls)
+        for (const auto& lookup : active.call->lookups)
+          HTL_CHECK(!lookup->table.weight().is_same(table.weight()) || lookup->table.is_same(table), "htl::backward: two RowTables, \"", lookup->table.name(),
+                    "\" under the fork and \"", table.name(), "\" in htl::shared(), stand on one weight; copy one RowTable");
       Node* const leaf = torch::autograd::impl::grad_accumulator(table.weight()).get();
       refuse_paths_to(leaf, true);
       refuse_reading(leaf, table, below);

@@ -36,6 +36,8 @@
 #include <htl/weighting/trimmed_mean.hpp>
 #include <htl/weighting/upgrad.hpp>
 
+#include <cmath>
+
 namespace htl::inline v0_1_0 {
 
 namespace detail {
@@ -46,8 +48,16 @@ inline constexpr OptionRange kPart{.low = 0.0, .high = 1.0};                    
 inline constexpr OptionRange kDecay{.low = 0.0, .high = 1.0, .open_high = true};  // [0, 1)
 inline constexpr OptionRange kRate{.low = 0.0, .high = 1.0, .open_low = true};    // (0, 1]
 
-inline Order order_option(OptionReader& options, Order standard) {
-  return options.choice<Order>("order", {{"ascending", Order::ascending}, {"descending", Order::descending}, {"random", Order::random}}, standard);
+/// The options order and given, "given=2;0;1" alone being an order.
+template <class M>
+void read_order(OptionReader& options, M& method) {
+  for (const double task : options.numbers("given", {}, {.low = 0.0, .high = 1e9})) {
+    options.check(task == std::floor(task), "expects positions of tasks in the option \"given\", as in given=2;0;1");
+    method.given.push_back(static_cast<int64_t>(task));
+  }
+  method.order =
+      options.choice<Order>("order", {{"ascending", Order::ascending}, {"descending", Order::descending}, {"random", Order::random}, {"given", Order::given}},
+                            method.given.empty() ? method.order : Order::given);
 }
 inline Preference preference_option(OptionReader& options, Preference standard) {
   return options.choice<Preference>("preference", {{"mean", Preference::mean}, {"sum", Preference::sum}}, standard);
@@ -90,14 +100,14 @@ inline void add_methods_around_a_core(MethodRegistry& registry) {
 inline void add_methods_of_angles(MethodRegistry& registry) {
   registry.add("pcgrad", [](OptionReader& options) {
     PCGrad method;
-    method.order = order_option(options, method.order);
+    read_order(options, method);
     method.reduction = options.choice<Reduction>("reduction", {{"sum", Reduction::sum}, {"mean", Reduction::mean}}, method.reduction);
     return method;
   });
   registry.add("gradvac", [](OptionReader& options) {
     GradVac method;
     method.beta = options.number("beta", method.beta, kPart);
-    method.order = order_option(options, method.order);
+    read_order(options, method);
     return method;
   });
   registry.add("imtl_g", [](OptionReader& options) { return IMTLG{.cutoff = options.number("cutoff", IMTLG{}.cutoff, kDecay)}; });
@@ -199,9 +209,9 @@ inline void add_methods_that_see_gradients(MethodRegistry& registry) {
 
 inline void add_methods_around_others(MethodRegistry& registry) {
   registry.add("cr_mogm", [](OptionReader& options) {
-    CRMOGM<AnyWeighting> method{.inner = options.method("inner")};
-    method.decay = options.number("decay", method.decay, kPart);
-    method.initial = options.numbers("initial", method.initial);
+    const double decay = options.number("decay", CRMOGM<Sum>{}.decay, kPart);
+    const std::vector<double> initial = options.numbers("initial", {});
+    CRMOGM<AnyWeighting> method{.inner = options.method("inner"), .decay = decay, .initial = initial};
     options.check(!method.inner.sees_gradients(), "averages weights, and \"" + method.inner.name() + "\" has none, since it sees the gradients themselves");
     return method;
   });
@@ -221,8 +231,8 @@ inline void add_methods_around_others(MethodRegistry& registry) {
 /// | `constant` | Constant | `weights`: a number for each task |
 /// | `core_task` | CoreTask | `core`, `alpha`, `gamma`, `clip_ratio`, `average_decay`, `norm`: before, after, moving_average; `several_cores`: combined, own |
 /// | `metabalance` | MetaBalance | `core`: a task's position; `relax`, `beta` |
-/// | `pcgrad` | PCGrad | `order`: ascending, descending, random; `reduction`: sum, mean |
-/// | `gradvac` | GradVac | `beta`, `order` |
+/// | `pcgrad` | PCGrad | `order`: ascending, descending, random, given; `given`: all tasks in an order, as 2;0;1; `reduction`: sum, mean |
+/// | `gradvac` | GradVac | `beta`, `order`, `given` |
 /// | `imtl_g`, `config` | IMTLG, ConFIG | `cutoff` |
 /// | `aligned_mtl` | AlignedMTL | `scale`: min, median, rmse; `preference`: mean, sum; `cutoff` |
 /// | `krum` | Krum | `byzantine`, `selected` |

@@ -22,7 +22,7 @@ namespace htl::inline v0_1_0 {
 /// **Inactive tasks** leave the problem, also its T. **Device**: on the CPU by conflict_averse(), about 1 µs at T = 3, 25 µs at T = 32; on CUDA it waits for
 /// the Gramian, a CUDA graph can't capture it.
 ///
-/// Source: Liu et al., NeurIPS 2021, Eq. 3–5 and Algorithm 1. Others: the authors' code and LibMTL solve by SLSQP or SGD and divide by 1 + c² (rescale = 1,
+/// Source: Liu et al., NeurIPS 2021, section 3 and Algorithm 1. Others: the authors' code and LibMTL solve by SLSQP or SGD and divide by 1 + c² (rescale = 1,
 /// LibMTL's c is 0.5, nash-mtl's 0.4, and nash-mtl multiplies by T: WeightScale::tasks); TorchJD has no rescale, no default c, and returns 0 where ‖g_w‖ < 1e-4
 /// √tr K.
 struct CAGrad {

@@ -8,7 +8,7 @@
 
 namespace htl::inline v0_1_0 {
 
-/// @brief Conflict-free inverse gradients (Liu et al., "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025, Eq. 2 to 4).
+/// @brief Conflict-free inverse gradients (Liu et al., "ConFIG: Towards Conflict-free Training of Physics Informed Neural Networks", ICLR 2025, section 3).
 ///
 /// With U the unit gradients u_t = g_t / ‖g_t‖ in rows: d = U⁺ 1 / ‖U⁺ 1‖ and g = (Σ_t g_t · d) d. Through K: U⁺ = Uᵀ C⁺ with the cosines C = U Uᵀ, so
 /// y = C⁺ 1, ‖U⁺ 1‖² = yᵀ C y, and w_t = (Σ_s ‖g_s‖ (C y)_s) y_t / (‖g_t‖ yᵀ C y). Where the gradients are independent, g has the same positive

@@ -46,8 +46,9 @@ enum class SeveralCores {
 /// 1e-14 of their squares) count as K_cc = 0.
 ///
 /// **Inactive tasks**: their gradient is 0, their averages stand still. **Cores**: none is refused; several by `several_cores`, or the one that `core` names;
-/// the cores among themselves keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation. The paper does not
-/// say which norm step 2 takes after step 1; the default is the one before.
+/// the cores among themselves keep the plain sum. **Device**: loops in float64 on the CPU; on CUDA ATen without branches or synchronisation, and a
+/// CUDA graph can capture it (with moving averages after a first step, which makes them). The paper does not say which norm step 2 takes after step 1; the
+/// default is the one before.
 struct CoreTask {
   double alpha = 1.0;                                     ///< part of the conflicting component that is removed, ≥ 0; 0 = no projection
   double gamma = 0.5;                                     ///< how far sizes are adapted to the core's, in [0, 1]

@@ -8,6 +8,7 @@
 
 #include <ATen/ops/where.h>
 
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,12 +49,13 @@ struct CRMOGM {
   State initial_state() const { return {{}, {}, detail::initial_state(inner)}; }
 
   /// @brief [T] float64: λ.
-  /// @throws c10::ValueError with decay outside [0, 1], or initial weights for another number of tasks; what the inner method throws
+  /// @throws c10::ValueError with decay outside [0, 1], or initial weights that are not finite or for another number of tasks; what the inner method throws
   at::Tensor weights(const TaskGramian& gramian, State& state) const {
     HTL_CHECK(decay >= 0.0 && decay <= 1.0, "htl::CRMOGM: expected decay in [0, 1], got ", decay);
     const int64_t tasks = gramian.tasks();
     HTL_CHECK(initial.empty() || static_cast<int64_t>(initial.size()) == tasks, "htl::CRMOGM: expected initial weights for ", tasks, " tasks, got ",
               initial.size());
+    for (const double weight : initial) HTL_CHECK(std::isfinite(weight), "htl::CRMOGM: expected finite initial weights, got ", weight);
     const at::Tensor given = htl::weights(inner, gramian, state.inner);
     detail::prepare_memory("htl::CRMOGM", state.weights, {tasks}, gramian.matrix.device());
     if (!state.known.defined()) {

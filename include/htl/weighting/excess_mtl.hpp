@@ -15,7 +15,7 @@
 
 namespace htl::inline v0_1_0 {
 
-/// @brief ExcessMTL (He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024, Eq. 6–9).
+/// @brief ExcessMTL (He et al., "Robust Multi-Task Learning with Excess Risks", ICML 2024).
 ///
 /// S_t ← S_t + g_t² for each number; the excess risk of task t is e_t = Σ g_t² / √(S_t + 1e-7); its baseline b_t the mean of e_t over the first `warmup` calls,
 /// which leave the weights alone; after them w_t ← w_t exp(η e_t / (b_t + 1e-7)), and the weights are divided by their sum. The gradient is s Σ_t w_t g_t

@@ -22,7 +22,7 @@ namespace htl::inline v0_1_0 {
 /// **Inactive tasks** leave the problem. **Device**: on the CPU by fairness(), about 1 µs at T = 3, 35 µs at T = 32 with α = 1, half as much again with another
 /// α; on CUDA it waits for the Gramian, a CUDA graph can't capture it.
 ///
-/// Source: Ban & Ji, ICML 2024 (Fair resource allocation in multi-task learning), Eq. 6 and Algorithm 1. Others: the authors' code, LibMTL and TorchJD use
+/// Source: Ban & Ji, ICML 2024 (Fair resource allocation in multi-task learning), Algorithm 1. Others: the authors' code, LibMTL and TorchJD use
 /// scipy's least_squares from 1/T, default α = 1 there and 2 in the authors' experiments; where it does not converge they take what it returns.
 struct FairGrad {
   double alpha = 1.0;  ///< α ≥ 0

@@ -95,7 +95,9 @@ inline at::Tensor FAMO::weights(const TaskGramian& gramian, State& state) const 
   const at::Tensor& k = gramian.matrix;
   for (at::Tensor* field : {&state.logits, &state.first, &state.second, &state.steps, &state.log_before, &state.active})
     detail::prepare_memory("htl::FAMO", *field, {tasks}, k.device());
-  const at::Tensor distance = distances(gramian.losses.to(k.options()));
+  at::Tensor losses = gramian.losses.to(k.options());
+  if (gramian.active.defined()) losses = losses.masked_fill(gramian.active.logical_not(), 1.0);  // an inactive task's may be anything
+  const at::Tensor distance = distances(losses);
   state.log_before.copy_(distance.log());
   if (gramian.active.defined())
     state.active.copy_(gramian.active);

@@ -27,6 +27,7 @@ struct GradDrop {
   /// @brief The shared gradient, with U drawn.
   /// @throws c10::ValueError with a leak outside [0, 1], or parts of a wrong shape
   SharedGradient aggregate(const TaskGradients& gradients) const {
+    check(gradients);
     std::vector<at::Tensor> uniform;
     for (const TaskGradients::Part& part : gradients.parts) {
       const at::TensorOptions options = part.values.options();
@@ -43,8 +44,7 @@ struct GradDrop {
   /// @param uniform for each part U, [A, C] or what broadcasts to it
   /// @throws c10::ValueError with a leak outside [0, 1], parts of a wrong shape, or another number of parts
   SharedGradient aggregate_with(const TaskGradients& gradients, const std::vector<at::Tensor>& uniform) const {
-    HTL_CHECK(leak >= 0.0 && leak <= 1.0, "htl::GradDrop: expected leak in [0, 1], got ", leak);
-    detail::check_parts("htl::GradDrop", gradients);
+    check(gradients);
     HTL_CHECK(uniform.size() == gradients.parts.size(), "htl::GradDrop: expected uniform numbers for ", gradients.parts.size(), " parts, got ", uniform.size());
     SharedGradient result;
     for (size_t p = 0; p < uniform.size(); ++p) {
@@ -57,6 +57,12 @@ struct GradDrop {
       result.parts.push_back({leak == 0.0 ? kept : leak * (positive + negative) + (1.0 - leak) * kept, part.rows, part.valid});
     }
     return result;
+  }
+
+ private:
+  void check(const TaskGradients& gradients) const {
+    HTL_CHECK(leak >= 0.0 && leak <= 1.0, "htl::GradDrop: expected leak in [0, 1], got ", leak);
+    detail::check_parts("htl::GradDrop", gradients);
   }
 };
 

@@ -26,8 +26,9 @@ namespace htl::inline v0_1_0 {
 /// Losses should be positive: an L̃_t that is not counts as 0, and where all are 0, r = 1. A first loss of exactly 0 is taken anew.
 /// **Inactive tasks**: weight 0; their weight and first loss stand still, means and sums are over the active ones. One task: weight 1.
 /// The step η ‖g_t‖ grows with the gradients, as published: choose the learning rate for their size.
-/// **Device**: ATen without branches or synchronisation; a CUDA graph can capture it after a first step, which makes the memory. **Cost** some 30 small
-/// operators. LibMTL learns T softmax(θ) and takes the first epoch's mean losses; lucidrains' has the opposite sign of α; torch-rechub's ignores r_t.
+/// **Device**: loops on the CPU; on CUDA ATen without branches or synchronisation; a CUDA graph can capture it after a first step, which makes the memory.
+/// **Cost** some 30 small operators. LibMTL learns T softmax(θ) and takes the first epoch's mean losses; lucidrains' has the opposite sign of α; torch-rechub's
+/// ignores r_t.
 struct GradNorm {
   double alpha = 1.5;            ///< ≥ 0: how much larger the gradient of a task that lags is to be; 0 = equal norms
   double learning_rate = 0.025;  ///< η ≥ 0
@@ -109,7 +110,8 @@ inline at::Tensor GradNorm::weights_by_loops(const TaskGramian& gramian, State& 
 
 inline at::Tensor GradNorm::weights_by_tensors(const TaskGramian& gramian, State& state) const {
   const at::Tensor& k = gramian.matrix;
-  const at::Tensor losses = gramian.losses.to(k.options());
+  at::Tensor losses = gramian.losses.to(k.options());
+  if (gramian.active.defined()) losses = losses.masked_fill(gramian.active.logical_not(), 0.0);  // an inactive task's may be anything
   const at::Tensor active = gramian.active.defined() ? gramian.active.to(k.options()) : at::ones_like(losses);
   const at::Tensor taking_part = active > 0.0, count = active.sum().clamp_min(1.0);
   state.initial_losses.copy_(at::where(taking_part.logical_and(state.initial_losses == 0.0), losses, state.initial_losses));

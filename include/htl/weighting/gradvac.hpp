@@ -18,7 +18,7 @@ namespace htl::inline v0_1_0 {
 ///
 /// A target beyond ±(1 − 1e-8) counts as that. Where ĝ_i or g_j is 0, or projections cancelled ĝ_i to below 1e-14 of its square, there is no angle: the step
 /// and the target's change are left out. **Inactive tasks** have weight 0 and their targets stand still. One task: weight 1.
-/// **Random numbers**: T² from gramian.generator where more than two tasks are active and the order is random. **Device**: on CUDA it waits for the Gramian; a
+/// **Random numbers**: n² from gramian.generator where n > 2 tasks are active and the order is random. **Device**: on CUDA it waits for the Gramian; a
 /// CUDA graph can't capture it; the memory stays on the CPU. **Cost** O(T³).
 /// TorchJD and LibMTL also change every target; the code of SamsungLabs changes it only where φ < φ̂. LibMTL adds 1e-8 to the denominator.
 struct GradVac {

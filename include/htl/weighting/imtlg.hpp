@@ -8,7 +8,7 @@
 
 namespace htl::inline v0_1_0 {
 
-/// @brief Impartial multi-task learning's gradient balance, IMTL-G (Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, Eq. 6).
+/// @brief Impartial multi-task learning's gradient balance, IMTL-G (Liu et al., "Towards Impartial Multi-task Learning", ICLR 2021, section 3.1).
 ///
 /// The weights with Σ w_t = 1 for which g = Σ w_t g_t has the same projection on every unit gradient g_t / ‖g_t‖, whatever the sizes of the gradients:
 /// w = v / Σ v with v = K⁻¹ √diag(K) = D⁻¹ C⁻¹ 1, where D = √diag(K) and C = D⁻¹ K D⁻¹ are the cosines. Weights may be negative. Where C is singular its

@@ -25,10 +25,10 @@ namespace htl::inline v0_1_0 {
 /// several cores count as one, whose gradient is their sum. As both averages start at 0, their ratio needs no correction.
 ///
 /// Where m_c = 0 or m_t is 0 (below 1e-100 m_c) nothing is known of a size, and the ratio is 1. **Inactive tasks**: weight 0, their averages stand still; so
-/// does m_c where no core is active. One task: weight 1. **Device**: ATen without branches or synchronisation; a CUDA graph can capture it after a first step,
-/// which makes the memory. **Cost** some 20 small operators. The authors' code does this for each parameter tensor by itself, with task 0 as the core: give
-/// each group of parameters its own memory for that. CoreTask{.alpha = 0, .clip_ratio = infinity, .norm = NormReference::moving_average} is the same with a
-/// memory of the core's norm for each task.
+/// does m_c where no core is active. One task: weight 1. **Device**: loops on the CPU; on CUDA ATen without branches or synchronisation; a CUDA graph can
+/// capture it after a first step, which makes the memory. **Cost** some 20 small operators. The authors' code does this for each parameter tensor by itself,
+/// with task 0 as the core: give each group of parameters its own memory for that. CoreTask with α = 0, γ = relax, no clip and moving averages of decay beta
+/// is the same with a memory of the core's norm for each task.
 struct MetaBalance {
   std::optional<int64_t> core = {};  ///< the core's position; nothing = the cores of the TaskGramian
   double relax = 0.7;                ///< r in [0, 1]: 0 leaves gradients as they are, 1 gives them all the core's usual norm

@@ -20,10 +20,12 @@ namespace htl::inline v0_1_0 {
 /// gradient is Σ_t λ_t y_t. T = 1 gives y_1.
 ///
 /// **Shapes**: any parts. Averages fade everywhere, so the gradient also has every row of a table that was touched in any call before. **Inactive tasks**: y_t
-/// and λ_t stand still and are left out; the active tasks' λ sum to 1. **Losses** are needed in gramian.losses, ‖g_t‖² is the Gramian's diagonal.
+/// and λ_t stand still and are left out; the active tasks' λ sum to 1. **Losses** ≥ 0 are needed in gramian.losses (a negative one would turn its
+/// gradient round; on CUDA it is not looked for), ‖g_t‖² is the Gramian's diagonal.
 /// **Memory**: T numbers in the parts' type for each shared number (of tables on the CPU only for the pages that were touched).
 /// **Cost**: each call goes about six times through the averages of all rows that were ever touched: detail::TaskBuffers.
-/// **Device**: ATen; on CUDA it waits for the device in each call where there are tables, and then no CUDA graph can capture it. It reports λ.
+/// **Device**: ATen; on CUDA it waits for the device in each call where there are tables. No CUDA graph can capture it: its rates are the host's numbers. It
+/// reports λ.
 /// **Elsewhere**: LibMTL is the same with the same defaults; the paper projects λ to the simplex, and doesn't scale g_t.
 struct MoCo {
   double beta = 0.5;         ///< the rate β of the averages in the first call, in (0, 1]
@@ -47,7 +49,7 @@ struct MoCo {
   };
 
   /// @brief The shared gradient.
-  /// @throws c10::ValueError without losses, with options outside their ranges, parts of a wrong shape, or the state of others
+  /// @throws c10::ValueError without losses or with a negative one (CPU), with options outside their ranges, parts of a wrong shape, or the state of others
   SharedGradient aggregate(const TaskGradients& gradients, State& state) const;
 };
 
@@ -61,6 +63,7 @@ inline SharedGradient MoCo::aggregate(const TaskGradients& gradients, State& sta
   detail::check_parts(who, gradients);
   const TaskGramian& gramian = gradients.gramian;
   const at::Tensor active = detail::active_tasks(gramian), losses = detail::losses_of_active(who, gramian, active);
+  if (losses.is_cpu()) HTL_CHECK((losses >= 0.0).all().item<bool>(), "htl::MoCo: expected losses ≥ 0, got ", losses.min().item<double>());
   detail::prepare_memory(who, state.weights, {gramian.tasks()}, gramian.matrix.device(), 1.0 / static_cast<double>(gramian.tasks()));
 
   const auto k = static_cast<double>(++state.calls);

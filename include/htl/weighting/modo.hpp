@@ -49,9 +49,7 @@ inline at::Tensor MoDo::weights(const TaskGramian& gramian, State& state) const 
   HTL_CHECK(gamma >= 0.0 && std::isfinite(gamma), "htl::MoDo: expected a finite gamma ≥ 0, got ", gamma);
   HTL_CHECK(rho >= 0.0 && std::isfinite(rho), "htl::MoDo: expected a finite rho ≥ 0, got ", rho);
   const int64_t tasks = gramian.tasks();
-  if (!state.lambda.defined()) state.lambda = at::full({tasks}, 1.0 / static_cast<double>(tasks), gramian.matrix.options());
-  HTL_CHECK(state.lambda.dim() == 1 && state.lambda.size(0) == tasks, "htl::MoDo: the state was made for ", shape_of(state.lambda), " tasks, the Gramian has ",
-            tasks, "; forget it");
+  detail::prepare_memory("htl::MoDo", state.lambda, {tasks}, gramian.matrix.device(), 1.0 / static_cast<double>(tasks));
   const detail::ActiveGramian active(gramian);
   const SquareMatrix a = active.cross();
   at::Tensor lambda = state.lambda.to(at::kCPU, at::kDouble, /*non_blocking=*/false, /*copy=*/true).contiguous();

@@ -50,25 +50,21 @@ inline at::Tensor NashMTL::weights(const TaskGramian& gramian, State& state) con
   HTL_CHECK(max_norm > 0.0, "htl::NashMTL: expected max_norm > 0 (infinity = no bound), got ", max_norm);
   HTL_CHECK(update_every >= 1, "htl::NashMTL: expected update_every ≥ 1, got ", update_every);
   const int64_t tasks = gramian.tasks();
-  if (!state.previous.defined()) state.previous = at::zeros({tasks}, at::kDouble);
+  detail::prepare_memory("htl::NashMTL", state.previous, {tasks}, at::kCPU);
   if (!state.fallbacks.defined()) state.fallbacks = at::zeros({}, at::kLong);
-  HTL_CHECK(state.previous.dim() == 1 && state.previous.size(0) == tasks, "htl::NashMTL: the state was made for ", shape_of(state.previous),
-            " tasks, the Gramian has ", tasks, "; forget it");
   const detail::ActiveGramian active(gramian);
   const SquareMatrix k = active.matrix();
   const size_t n = active.tasks.size();
-  at::Tensor previous = state.previous.to(at::kCPU, at::kDouble).contiguous();
+  auto* const previous = state.previous.mutable_data_ptr<double>();
   std::vector<double> w(n);
   bool all_known = true;
   for (size_t i = 0; i < n; ++i) {
-    w[i] = previous.const_data_ptr<double>()[active.tasks[i]];
+    w[i] = previous[active.tasks[i]];
     all_known = all_known && w[i] > 0.0;
   }
   if (n > 0 && (!all_known || gramian.step % update_every == 0)) {
     if (fairness(k, 1.0, w)) {
-      previous = previous.clone();
-      for (size_t i = 0; i < n; ++i) previous.mutable_data_ptr<double>()[active.tasks[i]] = w[i];
-      state.previous = previous.to(state.previous.device());
+      for (size_t i = 0; i < n; ++i) previous[active.tasks[i]] = w[i];
     } else {
       if (!all_known) std::fill(w.begin(), w.end(), 1.0 / static_cast<double>(n));
       state.fallbacks = state.fallbacks + 1;

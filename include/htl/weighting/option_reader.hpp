@@ -85,7 +85,9 @@ class OptionReader {
     if (!option) return standard;
     std::vector<std::string> words;
     for (const auto& [word, value] : choices) {
-      if (option->text() == word && !std::holds_alternative<std::vector<double>>(option->value())) return value;
+      const bool is_word = !std::holds_alternative<std::vector<double>>(option->value()) &&
+                           !std::holds_alternative<std::shared_ptr<const MethodSpec>>(option->value());  // a word with options of its own
+      if (is_word && option->text() == word) return value;
       words.push_back(word);
     }
     HTL_CHECK(false, expected(name), "one of ", quoted(words), ", got \"", option->text(), "\"; did you mean \"", nearest(option->text(), words), "\"?");

@@ -14,7 +14,7 @@ namespace htl::inline v0_1_0 {
 /// on the order.
 ///
 /// **Inactive tasks** are not visited and have weight 0. A zero gradient neither changes nor is changed. One task: weight 1.
-/// **Random numbers**: T² from gramian.generator where more than two tasks are active and the order is random. **Device**: on CUDA it waits for the Gramian; a
+/// **Random numbers**: n² from gramian.generator where n > 2 tasks are active and the order is random. **Device**: on CUDA it waits for the Gramian; a
 /// CUDA graph can't capture it. **Cost** O(T³) at most.
 /// TorchJD and LibMTL sum as this does; the much used Pytorch-PCGrad takes the mean on shared parameters.
 struct PCGrad {

@@ -17,7 +17,7 @@ namespace htl::inline v0_1_0 {
 /// **Inactive tasks** leave the problem with their bounds. **Device**: on the CPU by simplex_qp(), as fast as MGDA; on CUDA it waits for the Gramian, a CUDA
 /// graph can't capture it.
 ///
-/// Source: Lin et al., RecSys 2019, Eq. 4 and Algorithm 2. The paper (and TorchEasyRec) solves without the inequalities and then projects by non-negative least
+/// Source: Lin et al., RecSys 2019, Algorithm 2. The paper (and TorchEasyRec) solves without the inequalities and then projects by non-negative least
 /// squares, which is not the minimum when a bound holds; this is.
 struct PELTR {
   std::vector<double> bounds = {};  ///< c_t ≥ 0 of each task, Σ ≤ 1; empty = `bound` for all

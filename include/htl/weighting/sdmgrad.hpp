@@ -22,7 +22,7 @@ namespace htl::inline v0_1_0 {
 /// **Inactive tasks** leave the problem, also its mean. **Device**: on the CPU exactly, as fast as MGDA, with `cross` 5 µs at T = 3; on CUDA it waits for
 /// the Gramian, a CUDA graph can't capture it.
 ///
-/// Source: Xiao, Ban & Ji, NeurIPS 2023, Eq. 6 and Algorithm 1. The paper and its code (also TorchJD, LibMTL) take 20 projected SGD steps from the last w with
+/// Source: Xiao, Ban & Ji, NeurIPS 2023, Algorithm 1. The paper and its code (also TorchJD, LibMTL) take 20 projected SGD steps from the last w with
 /// learning rate 5 or 10 and A divided by its mean diagonal; such steps may oscillate between the corners. Here it is solved, and so needs no memory.
 struct SDMGrad {
   double lambda = 0.3;  ///< λ ≥ 0, the pull to the mean

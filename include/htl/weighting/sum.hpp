@@ -10,6 +10,8 @@
 namespace htl::inline v0_1_0 {
 
 /// @brief w_t = 1. What an ordinary backward of the summed losses does.
+///
+/// **Device**: filled by a kernel; a CUDA graph can capture it.
 struct Sum {
   /// @brief Ones [T].
   at::Tensor weights(const TaskGramian& gramian) const { return at::ones({gramian.tasks()}, gramian.matrix.options()); }

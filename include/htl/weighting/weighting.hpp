@@ -38,7 +38,8 @@ struct TaskGramian {
 
 /// @brief A method without memory: `weights(gramian) → [T] float64` on the matrix's device; the shared gradient is Σ w_t G_t.
 ///
-/// A pure function: no network, no synchronisation on CUDA, finite for every finite Gramian; an inactive task's weight is free (its gradient is 0).
+/// A pure function but for what it draws from the Gramian's generator: finite for every finite Gramian, without synchronisation on CUDA unless its
+/// documentation says so; an inactive task's weight is free (its gradient is 0).
 template <class W>
 concept StatelessWeighting = std::copy_constructible<W> && requires(const W& method, const TaskGramian& gramian) {
   { method.weights(gramian) } -> std::same_as<at::Tensor>;

@@ -26,7 +26,7 @@ struct ConflictAverse {
 /// @param k [n, n]
 /// @param c ≥ 0
 /// @param w [n] the result
-/// Source: Liu et al., NeurIPS 2021, Eq. 5 and Algorithm 1.
+/// Source: Liu et al., NeurIPS 2021, Algorithm 1.
 inline ConflictAverse conflict_averse(SquareMatrix k, double c, std::span<double> w) {
   const int64_t n = k.n;
   const double share = 1.0 / static_cast<double>(n);

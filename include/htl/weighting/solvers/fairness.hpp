@@ -187,7 +187,7 @@ inline bool FairnessNewton::weights(std::span<double> w) const {
 /// @param alpha α > 0; 1 = proportional fairness, Nash's bargaining: K w = 1 / w
 /// @param w [n] the result; untouched where there is none
 /// @return whether there is one
-/// Source: Navon et al., ICML 2022, section 3 (α = 1); Ban & Ji, ICML 2024, Eq. 6 (any α).
+/// Source: Navon et al., ICML 2022, section 3 (α = 1); Ban & Ji, ICML 2024, Algorithm 1 (any α).
 inline bool fairness(SquareMatrix k, double alpha, std::span<double> w) {
   detail::FairnessNewton newton(k, alpha);
   return newton.solve() && newton.weights(w);

@@ -557,7 +557,7 @@ TEST_F(SharedLayers, RefuseWhatTheMethodWouldNotSee) {
   EXPECT_TRUE(contains(sentence_of([&] { shared(std::shared_ptr<torch::nn::LinearImpl>()); }), "null pointer"));
   EXPECT_TRUE(contains(sentence_of([&] { shared(m.tables[0], RowTable(m.tables[0].weight(), "other")); }), "two tables over one weight"));
   EXPECT_EQ(shared(m.tables[0].weight(), m.tables[0]).parameters().size() + shared(m.tables[0], m.tables[0].weight()).parameters().size(), 0U);
-  EXPECT_TRUE(contains(say(shared(m.named, m.tables[0], m.tables[1].weight())), "the weight of table \"users\" as a parameter, but it is looked up by rows"));
+  EXPECT_TRUE(contains(say(shared(m.named, m.tables[0].weight())), "the weight of table \"items\" as a parameter, but it is looked up by rows"));
   const torch::nn::Linear frozen(2, 2);
   for (Tensor& parameter : frozen->parameters()) parameter.requires_grad_(false);
   EXPECT_TRUE(contains(say(shared(frozen).others_summed()), "nothing that htl::shared() names requires a gradient"));

@@ -36,8 +36,6 @@
 #include <htl/weighting/trimmed_mean.hpp>
 #include <htl/weighting/upgrad.hpp>
 
-#include <cmath>
-
 namespace htl::inline v0_1_0 {
 
 namespace detail {
@@ -51,10 +49,7 @@ inline constexpr OptionRange kRate{.low = 0.0, .high = 1.0, .open_low = true};  
 /// The options order and given, "given=2;0;1" alone being an order.
 template <class M>
 void read_order(OptionReader& options, M& method) {
-  for (const double task : options.numbers("given", {}, {.low = 0.0, .high = 1e9})) {
-    options.check(task == std::floor(task), "expects positions of tasks in the option \"given\", as in given=2;0;1");
-    method.given.push_back(static_cast<int64_t>(task));
-  }
+  method.given = options.integers("given", {}, kNotNegative);
   method.order =
       options.choice<Order>("order", {{"ascending", Order::ascending}, {"descending", Order::descending}, {"random", Order::random}, {"given", Order::given}},
                             method.given.empty() ? method.order : Order::given);
@@ -210,7 +205,7 @@ inline void add_methods_that_see_gradients(MethodRegistry& registry) {
 inline void add_methods_around_others(MethodRegistry& registry) {
   registry.add("cr_mogm", [](OptionReader& options) {
     const double decay = options.number("decay", CRMOGM<Sum>{}.decay, kPart);
-    const std::vector<double> initial = options.numbers("initial", {});
+    const std::vector<double> initial = options.numbers("initial", std::vector<double>{});
     CRMOGM<AnyWeighting> method{.inner = options.method("inner"), .decay = decay, .initial = initial};
     options.check(!method.inner.sees_gradients(), "averages weights, and \"" + method.inner.name() + "\" has none, since it sees the gradients themselves");
     return method;

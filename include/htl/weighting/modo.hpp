@@ -5,9 +5,8 @@
 
 #include <htl/task/tensor_operators.hpp>
 #include <htl/weighting/active_gramian.hpp>
+#include <htl/weighting/memory.hpp>
 #include <htl/weighting/solvers/simplex_projection.hpp>
-
-#include <ATen/ops/full.h>
 
 #include <cmath>
 

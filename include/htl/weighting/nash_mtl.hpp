@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/task/tensor_operators.hpp>
+#include <htl/weighting/memory.hpp>
 #include <htl/weighting/solvers/fairness.hpp>
 
 #include <ATen/ops/zeros.h>

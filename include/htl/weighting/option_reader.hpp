@@ -106,6 +106,17 @@ class OptionReader {
     for (const double value : result) HTL_CHECK(range.contains(value), expected(name), "numbers ", range.text(), ", got ", option.text());
     return result;
   }
+  /// @brief A list of whole numbers, or the default; a single number is a list of one.
+  std::vector<int64_t> integers(std::string_view name, std::vector<int64_t> standard, const OptionRange& range = {}) {
+    const MethodOption* const option = find(name);
+    if (!option) return standard;
+    std::vector<int64_t> result;
+    for (const double value : numbers(name, range)) {
+      HTL_CHECK(std::abs(value) <= 0x1p53 && std::floor(value) == value, expected(name), "whole numbers ", range.text(), ", got ", option->text());
+      result.push_back(static_cast<int64_t>(value));
+    }
+    return result;
+  }
   /// @brief A method that this one wraps, made by the same registry; it must be given, as a name or with options of its own.
   AnyWeighting method(std::string_view name) {
     const MethodOption& option = given(name, "a method");

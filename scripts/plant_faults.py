@@ -166,7 +166,7 @@ FAULTS = [
     Fault("tied_weights", "a weight that two layers read is taken for one layer's", "gradient/shared_linears.hpp",
           "if (readers[p] != 1 || !layers[p]) continue;", "if (!layers[p]) continue;", "gradient/shared", "SharedLayers.EqualSeparateBackwardsThroughDenseTables"),
     Fault("rows_of_linear", "x xᵀ has only the first part of a layer's input", "gradient/linear_tasks.hpp",
-          "of_rows.defined() ? at::addmm(of_rows, part, part.t()) : at::mm(part, part.t());", "of_rows.defined() ? of_rows : at::mm(part, part.t());",
+          "of_rows.defined() ? at::addmm(of_rows, x, x.t()) : at::mm(x, x.t());", "of_rows.defined() ? of_rows : at::mm(x, x.t());",
           "gradient/shared", "SharedLayers.EqualSeparateBackwardsThroughDenseTables"),
     Fault("dense_tail", "the last numbers of a block are left out of the products", "gradient/dense_kernels.hpp",
           "for (int64_t lane = 0; i < count; ++i, ++lane) {", "for (int64_t lane = 0; i < count - 1; ++i, ++lane) {",

@@ -81,6 +81,8 @@ class Shared {
   const std::vector<Parameter>& parameters() const { return parameters_; }
   /// @brief The tables.
   const std::vector<RowTable>& tables() const { return tables_; }
+  /// @brief Whether nothing that was named requires a gradient.
+  bool empty() const { return parameters_.empty() && tables_.empty(); }
   /// @brief How many things were named.
   size_t things() const { return things_; }
 

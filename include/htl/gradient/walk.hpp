@@ -168,6 +168,7 @@ class Walk {
     while (!open.empty()) {
       const auto [node, input] = open.back();
       open.pop_back();
+      if (const auto lookup = lookup_of(node)) refuse_rows_of_parameter(node->next_edge(0).function.get(), lookup->data->table);
       if (alive_.contains(node)) {
         result.views.emplace_back(node, input);
       } else if (const auto leaf = leaf_numbers_.find(node); leaf != leaf_numbers_.end()) {
@@ -175,10 +176,8 @@ class Walk {
       } else if (result.seen.contains(node)) {
         continue;
       } else if (looks_up_forked(node)) {
-        refuse_rows_of_parameter(node->next_edge(0).function.get(), lookup_of(node)->data->table);
         result.lookups.push_back(node);
       } else {
-        if (const auto lookup = lookup_of(node)) refuse_rows_of_parameter(node->next_edge(0).function.get(), lookup->data->table);
         result.seen.insert(node);
         for (const auto& edge : node->next_edges())
           if (edge.function) open.emplace_back(edge.function.get(), edge.input_nr);
@@ -263,8 +262,8 @@ class Walk {
 
   void check_calls(const Reach& reach, const std::vector<Trace>& below) const {
     const auto reaches_shared = [](const Trace& trace) { return !trace.parameters.empty() || !trace.lookups.empty(); };
-    const bool has_rows = std::any_of(reach.calls.begin(), reach.calls.end(), [](const ActiveCall& active) { return !active.is_representation(); });
-    HTL_CHECK(!shared_ || !shared_->parameters().empty() || !shared_->tables().empty() || has_rows || reach.calls.empty(),
+    const bool sees_nothing = std::all_of(reach.calls.begin(), reach.calls.end(), [](const ActiveCall& active) { return active.is_representation(); });
+    HTL_CHECK(!shared_ || !shared_->empty() || !sees_nothing || reach.calls.empty(),
               "htl::backward: nothing that htl::shared() names requires a gradient; name what is trained, or call backward(losses, fork)");
     const bool by_name = shared_ && (std::any_of(traces_.begin(), traces_.end(), reaches_shared) || std::any_of(below.begin(), below.end(), reaches_shared));
     for (size_t f = 0; f < forks_.size(); ++f) {

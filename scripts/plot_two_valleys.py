@@ -26,7 +26,7 @@ def mean_loss(x, y):
     above, below = np.maximum(half, 0), np.maximum(-half, 0)
     total = 0
     for side in (1, -1):
-        valley = np.log(np.maximum(np.abs(-0.5 * x - 3.5 * side + np.tanh(y)), 5e-6)) + 6
+        valley = np.log(np.maximum(np.abs(-0.5 * x + side * (np.tanh(y) - 3.5)), 5e-6)) + 6
         bowl = ((x - 7 * side) ** 2 + 0.1 * (y + 8) ** 2) / 10 - 20
         total = total + valley * above + bowl * below
     return total / 2

@@ -3,6 +3,7 @@
 /// @brief positive_symmetric_part: the positive semi-definite matrix nearest to a square one.
 #pragma once
 
+#include <htl/weighting/solvers/small_matrix.hpp>
 #include <htl/weighting/solvers/symmetric_eigen.hpp>
 
 #include <vector>

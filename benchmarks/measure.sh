@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Prints the tables of docs/performance.md: builds the benchmarks as preset release does, and runs them; what is compared runs in turns. About half an hour on
+# Prints the tables of docs/performance.md: builds the benchmarks as preset release does, and runs them; what is compared runs in turns. Up to an hour on
 # two cores, on a machine that does nothing else.
 #
 # usage: benchmarks/measure.sh [--python PYTHON] [--threads N]

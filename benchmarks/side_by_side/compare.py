@@ -49,12 +49,13 @@ def main():
     programs = {}  # name -> command without the common options
     if chosen.ours:
         programs["ours"] = [*shlex.split(chosen.ours), "--clip", str(chosen.clip)]
-    for matrix in chosen.matrix if chosen.torchjd else []:
-        for engine in ["autojac", "autogram"]:
-            programs[f"TorchJD {engine}, {matrix}"] = [chosen.python, os.path.join(FOLDER, "torchjd_step.py"), "--model", chosen.torchjd, "--engine", engine,
-                                                       "--method", chosen.method, "--matrix", matrix, "--clip", str(chosen.clip)]
-    for matrix in [] if chosen.torchjd else chosen.matrix:
+    for matrix in chosen.matrix:
         common = ["--matrix", matrix, "--clip", str(chosen.clip)]
+        if chosen.torchjd:
+            for engine in ["autojac", "autogram"]:
+                programs[f"TorchJD {engine}, {matrix}"] = [chosen.python, os.path.join(FOLDER, "torchjd_step.py"), "--model", chosen.torchjd, "--engine", engine,
+                                                           "--method", chosen.method, *common]
+            continue
         programs[f"careful.py, compiled, {matrix}"] = [chosen.python, os.path.join(FOLDER, "careful.py"), *common]
         programs[f"careful.py, eager, {matrix}"] = [chosen.python, os.path.join(FOLDER, "careful.py"), "--compile", "off", *common]
         programs[f"naive.py, {matrix}"] = [chosen.python, os.path.join(FOLDER, "naive.py"), *common]

@@ -251,8 +251,10 @@ TEST_F(Golden, MethodsGiveTheNumbersOfTheFiles) {
   }
   EXPECT_EQ(wrong, 0) << "of all cases";
   if (folder() != HTL_GOLDEN_DEFAULT) return;
-  counts["random"] = 5;  // whose numbers are nobody's
-  for (const std::string& name : built_in_methods().names()) EXPECT_GE(counts[name], 5) << name << ": cases were lost";
+  for (const std::string& name : built_in_methods().names()) {
+    if (name == "random") continue;  // its numbers are nobody's
+    EXPECT_GE(counts[name], 5) << name << ": cases were lost";
+  }
   for (const auto& [method, count] : counts) RecordProperty(method, std::to_string(count));
 }
 

@@ -27,8 +27,7 @@ class Shared {
 
   /// @brief Adds a module's parameters and tables.
   Shared& add(const torch::nn::Module& module) {
-    const RowTables own(module);
-    add_tables(own);
+    add_tables(RowTables(module));
     for (const auto& entry : module.named_parameters()) add_parameter(std::to_string(things_) + "." + entry.key(), entry.value());
     ++things_;
     return *this;

@@ -32,7 +32,7 @@ struct NashMTL {
 
   /// @brief What a run remembers.
   struct State {
-    at::Tensor previous;   ///< [T] float64 the last solution, before clipping; 0 for a task that has none
+    at::Tensor previous;   ///< [T] float64, on the CPU: the last solution, before clipping; 0 for a task that has none
     at::Tensor fallbacks;  ///< [] int64, on the CPU: how often there was no solution
     /// @brief Names the tensors for saving, loading, resetting and moving.
     template <class Visit>

@@ -74,19 +74,30 @@ void weighted_rows(const L& loss, const at::Tensor& output, const at::Tensor& ta
   *value.mutable_data_ptr<T>() = static_cast<T>(total);
 }
 
-/// Σ share·l with its gradient computed on the way; backward is one multiplication.
+/// The pass over contiguous tensors by their element types.
 template <RowLoss L>
-struct OnePass : torch::autograd::Function<OnePass<L>> {
+void reduce_rows(const void* erased, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, at::Tensor& slope, at::Tensor& value) {
+  const L& loss = *static_cast<const L*>(erased);
+  const bool single = output.scalar_type() == at::kFloat;
+  if (target.scalar_type() == at::kLong) {
+    single ? weighted_rows<float, int64_t>(loss, output, target, share, slope, value)
+           : weighted_rows<double, int64_t>(loss, output, target, share, slope, value);
+  } else {
+    single ? weighted_rows<float, float>(loss, output, target, share, slope, value) : weighted_rows<double, double>(loss, output, target, share, slope, value);
+  }
+}
+
+/// reduce_rows<L>.
+using RowReduction = void (*)(const void* loss, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, at::Tensor& slope,
+                              at::Tensor& value);
+
+/// Σ share·l with its gradient computed on the way; backward is one multiplication. One node for all losses: a node a loss is what costs a compiler.
+struct OnePass : torch::autograd::Function<OnePass> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share,
-                            const L* loss) {
-    const at::Tensor x = output.contiguous(), y = target.contiguous(), s = share.contiguous();
+                            RowReduction reduce, const void* loss) {
+    const at::Tensor x = output.contiguous();
     at::Tensor slope = at::empty(x.sizes(), x.options()), value = at::empty({}, x.options());
-    const bool single = x.scalar_type() == at::kFloat;
-    if (y.scalar_type() == at::kLong) {
-      single ? weighted_rows<float, int64_t>(*loss, x, y, s, slope, value) : weighted_rows<double, int64_t>(*loss, x, y, s, slope, value);
-    } else {
-      single ? weighted_rows<float, float>(*loss, x, y, s, slope, value) : weighted_rows<double, double>(*loss, x, y, s, slope, value);
-    }
+    reduce(loss, x, target.contiguous(), share.contiguous(), slope, value);
     context->save_for_backward({slope});
     return value;
   }
@@ -95,7 +106,7 @@ struct OnePass : torch::autograd::Function<OnePass<L>> {
     HTL_CHECK_STATE(!at::GradMode::is_enabled(),
                     "htl: a loss that HybridLoss reduced in one pass has no second derivative; "
                     "for create_graph, differentiate the loss's per_row() instead");
-    return {context->get_saved_variables()[0].mul(gradients[0]), at::Tensor(), at::Tensor(), at::Tensor()};
+    return {context->get_saved_variables()[0].mul(gradients[0]), at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -109,7 +120,7 @@ struct OnePass : torch::autograd::Function<OnePass<L>> {
 /// @param share [B] in the output's type; rows with 0 do not enter, whatever their output is
 template <RowLoss L>
   requires TaskLoss<L> at::Tensor one_pass(const L& loss, const LossInput& input, const at::Tensor& share) {
-    if (input.output.is_cpu()) return detail::OnePass<L>::apply(input.output, input.target, share, &loss);
+    if (input.output.is_cpu()) return detail::OnePass::apply(input.output, input.target, share, &detail::reduce_rows<L>, static_cast<const void*>(&loss));
     return weighted_sum(loss.per_row(input), share);
   }
 

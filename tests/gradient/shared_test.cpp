@@ -201,7 +201,7 @@ TEST_F(SharedLayers, OfModulesGroupByModule) {
 }
 
 TEST_F(SharedLayers, OfSmallBatchesInFloatKeepWhatCancels) {
-  // rows that are nearly one, and cotangents that cancel over them: the gradients are 1e-6 of the terms that they are sums of
+  // rows that are nearly one, and cotangents that cancel over them: products of gradients are 1e-6 of the terms that they are sums of
   Mlp bottom(MlpOptions(256, {256}));
   const Tensor x = at::ones({16, 256}) + 1e-3 * at::randn({16, 256});
   GradientFork<Given> fork(task_set(4), {.values = {1.0, -0.5, 2.0, 0.25}});
@@ -230,29 +230,33 @@ TEST_F(SharedLayers, WithHooksSeeEveryTasksGradient) {
   Mlp bottom(MlpOptions(5, {6}));
   bottom->to(at::kDouble);
   const Tensor x = at::randn({3, 5}, at::kDouble).abs(), weight = bottom->parameters()[0];
+  {
+    const c10::InferenceMode guard;
+    bottom->parameters()[1].fill_(100.0);  // no rectifier cuts anything off
+  }
   const auto hook = weight.register_hook([](const Tensor& gradient) { return 2.0 * gradient; });
-  for (const double factor : {2.0, 1.0}) {
+  for (const bool hooked : {true, false}) {
     GradientFork<Given> fork(task_set(4), {.values = {1.0, -0.5, 2.0, 0.25}});
     const auto views = fork->split(bottom->forward(x));
-    const Tensor h = bottom->forward(x);
     TaskLosses losses;
     std::vector<Tensor> rows;
     for (size_t t = 0; t < 4; ++t) {
       const Tensor cotangent = at::randn({3, 6}, at::kDouble);
       losses.values.set("t" + std::to_string(t), (views[t] * cotangent).sum());
-      rows.push_back(factor * torch::autograd::grad({(h * cotangent).sum()}, {weight}, {}, true)[0].flatten() / (factor == 2.0 ? 2.0 : 1.0));
+      rows.push_back((hooked ? 2.0 : 1.0) * cotangent.t().mm(x).flatten());
     }
     weight.mutable_grad() = Tensor();
-    const GradientReport report = backward(losses, fork, shared(bottom).others_summed());
-    const Tensor of_weight = at::stack(rows);
-    EXPECT_TRUE(close(weight.grad().flatten(), at::tensor({1.0, -0.5, 2.0, 0.25}, at::kDouble).matmul(of_weight)));
-    if (factor == 2.0) weight.remove_hook(hook);
+    const GradientReport report = backward(losses, fork, shared(weight).others_summed());
+    const Tensor jacobian = at::stack(rows);
+    EXPECT_TRUE(is_gramian(report.gramian, jacobian)) << hooked;
+    EXPECT_TRUE(is_combination(weight.grad().flatten(), at::tensor({1.0, -0.5, 2.0, 0.25}, at::kDouble), jacobian)) << hooked;
+    if (hooked) weight.remove_hook(hook);
   }
 }
 
 TEST_F(SharedLayers, OfAnyNumberOfNumbersInAnyTypeAreTheirProductsAndSums) {
   for (const int64_t size : {1, 511, 512, 513, 8191, 8193, 100'000})
-    for (const int64_t tasks : {1, 3, 4}) {
+    for (const int64_t tasks : {1, 3, 4, 7}) {
       const Tensor left = at::randn({tasks, size}, at::kDouble), right = at::randn({tasks, size}, at::kDouble), w = at::randn({tasks}, at::kDouble);
       for (const at::ScalarType type : {at::kDouble, at::kFloat, at::kHalf, at::kBFloat16}) {
         SCOPED_TRACE(std::to_string(size) + " numbers of " + std::to_string(tasks) + " tasks, " + toString(type));
@@ -289,6 +293,27 @@ TEST_F(SharedLayers, OfAnyNumberOfNumbersInAnyTypeAreTheirProductsAndSums) {
   // a weight beyond the range of a half type, of gradients that it brings back into it
   const Tensor small = at::full({4}, 6e-5, at::kHalf), sum = htl::detail::combine_dense({small}, at::tensor({1e6}, at::kDouble), small);
   EXPECT_TRUE(close(sum.to(at::kDouble), at::full({4}, 60.0, at::kDouble), 1e-2, 0.0));
+}
+
+TEST_F(SharedLayers, OfEveryProcessorHaveTheSameBits) {
+  const auto compare = [](auto number) {
+    using Scalar = decltype(number);
+    const auto plain = htl::detail::plain_product_kernels<Scalar>(), fast = htl::detail::product_kernels<Scalar>();
+    for (int64_t count = 0; count < 70; ++count) {
+      const Tensor rows = at::randn({8, count}, at::CppTypeToScalarType<Scalar>::value);
+      std::vector<const Scalar*> starts;
+      for (int64_t r = 0; r < 8; ++r) starts.push_back(rows.const_data_ptr<Scalar>() + r * count);
+      std::vector<double> expected(16, 1.0), got = expected;
+      plain.own(starts.data(), nullptr, count, expected.data());
+      fast.own(starts.data(), nullptr, count, got.data());
+      EXPECT_EQ(expected, got) << count;
+      plain.others(starts.data(), starts.data() + 4, count, expected.data());
+      fast.others(starts.data(), starts.data() + 4, count, got.data());
+      EXPECT_EQ(expected, got) << count;
+    }
+  };
+  compare(1.0F);
+  compare(1.0);
 }
 
 TEST_F(SharedLayers, InFloatAndUnderAutocastAreTheDoubleResultUpToRounding) {

@@ -16,42 +16,85 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 namespace htl::inline v0_1_0::detail {
 
-/// Two numbers in one register of every processor that GCC and Clang know: loops over lanes become shuffles instead.
-using TwoDoubles = double __attribute__((vector_size(16)));
-inline TwoDoubles two_doubles(const double* from) {
-  TwoDoubles result;
-  std::memcpy(&result, from, sizeof(result));
-  return result;
+/// Four numbers, in whatever registers there are: loops over lanes would become shuffles.
+using FourDoubles = double __attribute__((vector_size(32)));
+template <class Scalar>
+[[gnu::always_inline]] inline void load_four(const Scalar* from, FourDoubles& to) {
+  to = FourDoubles{from[0], from[1], from[2], from[3]};  // GCC 12 makes one instruction of this, but not of __builtin_convertvector
 }
 
-/// Σ a_i b_i of two rows with two others, in 4 interleaved sums each: a fixed order, whatever the machine.
-inline void dot_pairs(const double* a0, const double* a1, const double* b0, const double* b1, int64_t count, double* products) {
-  TwoDoubles even[4] = {}, odd[4] = {};  // lanes 0 and 1, lanes 2 and 3
-  const auto add = [&](TwoDoubles* sums, int64_t i) {
-    const TwoDoubles x0 = two_doubles(a0 + i), x1 = two_doubles(a1 + i), y0 = two_doubles(b0 + i), y1 = two_doubles(b1 + i);
-    sums[0] += x0 * y0;
-    sums[1] += x0 * y1;
-    sums[2] += x1 * y0;
-    sums[3] += x1 * y1;
-  };
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    add(even, i);
-    add(odd, i + 2);
+/// Adds to sums[A][B] the products of A rows with B others, or of A rows with themselves (B = A, below and on the diagonal only), lane by lane; count is a
+/// multiple of four. Each number is read once.
+template <int A, int B, bool own, class Scalar>
+[[gnu::always_inline]] inline void add_fours(const Scalar* const* a, const Scalar* const* b, int64_t count, FourDoubles* sums) {
+  FourDoubles here[A * B] = {};
+  for (int64_t i = 0; i < count; i += 4) {
+    FourDoubles x[own ? A : A + B];
+#pragma GCC unroll 4
+    for (int r = 0; r < A; ++r) load_four(a[r] + i, x[r]);
+#pragma GCC unroll 4
+    for (int c = 0; c < (own ? 0 : B); ++c) load_four(b[c] + i, x[A + c]);
+#pragma GCC unroll 4
+    for (int r = 0; r < A; ++r)
+#pragma GCC unroll 4
+      for (int c = 0; c < (own ? r + 1 : B); ++c) here[r * B + c] += x[r] * x[own ? c : A + c];
   }
-  for (int64_t lane = 0; i < count; ++i, ++lane) {
-    TwoDoubles* const sums = lane < 2 ? even : odd;
-    sums[0][lane % 2] += a0[i] * b0[i];
-    sums[1][lane % 2] += a0[i] * b1[i];
-    sums[2][lane % 2] += a1[i] * b0[i];
-    sums[3][lane % 2] += a1[i] * b1[i];
+  for (int i = 0; i < A * B; ++i) sums[i] += here[i];
+}
+
+/// Adds to products[A][B] those of rows of any length. The order of sums is the same on every machine.
+template <int A, int B, bool own, class Scalar>
+[[gnu::always_inline]] inline void add_products(const Scalar* const* a, const Scalar* const* b, int64_t count, double* products) {
+  FourDoubles sums[A * B] = {};
+  const int64_t whole = count / 4 * 4;
+  add_fours<A, B, own>(a, b, whole, sums);
+  if (whole < count) {  // the rest, filled with zeros
+    Scalar last[A + B][4] = {};
+    const Scalar* rows[A + B];
+    for (int r = 0; r < A + (own ? 0 : B); ++r) {
+      const Scalar* const from = (r < A ? a[r] : b[r - A]) + whole;
+      std::copy(from, from + (count - whole), last[r]);
+    }
+    for (int r = 0; r < A + B; ++r) rows[r] = last[r];
+    add_fours<A, B, own>(rows, rows + A, 4, sums);
   }
-  for (int64_t pair = 0; pair < 4; ++pair) products[pair] = (even[pair][0] + odd[pair][0]) + (even[pair][1] + odd[pair][1]);
+  for (int i = 0; i < A * B; ++i) products[i] += (sums[i][0] + sums[i][2]) + (sums[i][1] + sums[i][3]);
+}
+
+/// How products are added: four rows with themselves, and with two others.
+template <class Scalar>
+struct ProductKernels {
+  using Kernel = void (*)(const Scalar* const* a, const Scalar* const* b, int64_t count, double* products);
+  Kernel own, others;
+};
+
+template <class Scalar>
+ProductKernels<Scalar> plain_product_kernels() {
+  return {&add_products<4, 4, true, Scalar>, &add_products<4, 2, false, Scalar>};
+}
+
+#if defined(__x86_64__)
+template <class Scalar>
+__attribute__((target("avx2"))) void own_products_avx2(const Scalar* const* a, const Scalar* const* b, int64_t count, double* products) {
+  add_products<4, 4, true, Scalar>(a, b, count, products);
+}
+template <class Scalar>
+__attribute__((target("avx2"))) void other_products_avx2(const Scalar* const* a, const Scalar* const* b, int64_t count, double* products) {
+  add_products<4, 2, false, Scalar>(a, b, count, products);
+}
+#endif
+
+/// The fastest that this processor has; all give the same bits.
+template <class Scalar>
+ProductKernels<Scalar> product_kernels() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return {&own_products_avx2<Scalar>, &other_products_avx2<Scalar>};
+#endif
+  return plain_product_kernels<Scalar>();
 }
 
 /// Whether all defined gradients lie in host memory as fp32 or fp64, in one type.
@@ -61,7 +104,7 @@ inline bool has_dense_loops(const std::vector<at::Tensor>& gradients, const at::
          std::all_of(gradients.begin(), gradients.end(), [&](const at::Tensor& g) { return !g.defined() || (g.is_cpu() && g.scalar_type() == type); });
 }
 
-/// Blocks of so many numbers: those of a few tasks stay in the nearest cache as float64, and sums do not depend on threads.
+/// Blocks of so many numbers: those of a few tasks stay in the nearest cache, and sums do not depend on threads.
 inline constexpr int64_t kDenseBlock = 512;
 
 /// [T, T] float64: the products of left_s and right_t, T gradients each of one tensor; undefined ones are zeros. With the same list twice it is symmetric.
@@ -83,37 +126,45 @@ inline at::Tensor dense_products(const std::vector<at::Tensor>& left, const std:
     return result;
   };
   const std::vector<at::Tensor> rows = dense(left), columns = symmetric ? std::vector<at::Tensor>{} : dense(right);
-  const int64_t count = like.numel(), chunk = 16 * kDenseBlock, chunks = (count + chunk - 1) / chunk, even = tasks + tasks % 2;
+  const int64_t count = like.numel(), chunk = 16 * kDenseBlock, chunks = (count + chunk - 1) / chunk, padded = (tasks + 3) / 4 * 4;
   std::vector<double> partial(static_cast<size_t>(chunks * tasks * tasks), 0.0);
   AT_DISPATCH_FLOATING_TYPES(like.scalar_type(), "htl::dense_products", [&] {
-    const auto pointers = [](const std::vector<at::Tensor>& gradients) {
+    const ProductKernels<scalar_t> kernels = product_kernels<scalar_t>();
+    const std::vector<scalar_t> zeros(static_cast<size_t>(kDenseBlock), scalar_t(0));
+    const auto starts = [](const std::vector<at::Tensor>& gradients) {
       std::vector<const scalar_t*> result;
       for (const at::Tensor& g : gradients) result.push_back(g.defined() ? g.const_data_ptr<scalar_t>() : nullptr);
       return result;
     };
-    const std::vector<const scalar_t*> a = pointers(rows), b = pointers(columns);
+    const std::vector<const scalar_t*> of_rows = starts(rows), of_columns = starts(columns);
     at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
-      std::vector<double> buffer(static_cast<size_t>((symmetric ? 1 : 2) * even * kDenseBlock), 0.0);  // an odd task's partner stays 0
-      double *const x = buffer.data(), *const y = symmetric ? x : x + even * kDenseBlock;
-      const auto widen = [&](const std::vector<const scalar_t*>& from, double* to, int64_t first, int64_t size) {
-        for (size_t t = 0; t < from.size(); ++t, to += kDenseBlock)
-          if (from[t])
-            for (int64_t i = 0; i < size; ++i) to[i] = static_cast<double>(from[t][first + i]);
+      std::vector<const scalar_t*> a(static_cast<size_t>(padded), zeros.data()), b = a;
+      const auto move_to = [&](std::vector<const scalar_t*>& to, const std::vector<const scalar_t*>& from, int64_t first) {
+        for (size_t t = 0; t < from.size(); ++t)
+          if (from[t]) to[t] = from[t] + first;
+      };
+      std::vector<double> tile(16);
+      const auto keep = [&](double* sums, int64_t s, int64_t t, int64_t width) {
+        for (int64_t i = 0; i < std::min<int64_t>(4, tasks - s); ++i)
+          for (int64_t j = 0; j < std::min(width, tasks - t); ++j) sums[(s + i) * tasks + t + j] += tile[static_cast<size_t>(width * i + j)];
       };
       for (int64_t c = begin; c < end; ++c) {
         double* const sums = partial.data() + c * tasks * tasks;
         for (int64_t first = c * chunk; first < std::min(count, (c + 1) * chunk); first += kDenseBlock) {
           const int64_t size = std::min(kDenseBlock, count - first);
-          widen(a, x, first, size);
-          if (!symmetric) widen(b, y, first, size);
-          for (int64_t s = 0; s < tasks; s += 2)
-            for (int64_t t = 0; t < (symmetric ? s + 1 : tasks); t += 2) {
-              double products[4];
-              dot_pairs(x + s * kDenseBlock, x + (s + 1) * kDenseBlock, y + t * kDenseBlock, y + (t + 1) * kDenseBlock, size, products);
-              for (int64_t i = 0; i < 2; ++i)
-                for (int64_t j = 0; j < 2; ++j)
-                  if (s + i < tasks && t + j < tasks) sums[(s + i) * tasks + t + j] += products[2 * i + j];
+          move_to(a, of_rows, first);
+          move_to(b, symmetric ? of_rows : of_columns, first);
+          for (int64_t s = 0; s < tasks; s += 4) {
+            for (int64_t t = 0; t < (symmetric ? s : tasks); t += 2) {
+              std::fill(tile.begin(), tile.end(), 0.0);
+              kernels.others(a.data() + s, b.data() + t, size, tile.data());
+              keep(sums, s, t, 2);
             }
+            if (!symmetric) continue;
+            std::fill(tile.begin(), tile.end(), 0.0);
+            kernels.own(a.data() + s, nullptr, size, tile.data());
+            keep(sums, s, s, 4);
+          }
         }
       }
     });

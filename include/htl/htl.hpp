@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file htl.hpp
-/// @brief Everything that needs no component; for programs, never included from inside the library.
-/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them.
-/// The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.
+/// @brief What a model and its training are made of, but the components; for programs, never included from inside the library.
+/// By headers of their own: serving (serve/), methods by name (weighting/built_in_methods.hpp), and the components htl::data (the CSV reader in data/) and
+/// htl::io (io/).
 #pragma once
 
 #include <htl/data/batch.hpp>
@@ -35,6 +35,7 @@
 #include <htl/gradient/report.hpp>
 #include <htl/gradient/shared.hpp>
 #include <htl/gradient/shared_linears.hpp>
+#include <htl/gradient/trace.hpp>
 #include <htl/gradient/walk.hpp>
 #include <htl/loss/binary_cross_entropy.hpp>
 #include <htl/loss/huber.hpp>
@@ -72,15 +73,6 @@
 #include <htl/optim/row_update.hpp>
 #include <htl/optim/schedule.hpp>
 #include <htl/optim/weight_average.hpp>
-#include <htl/serve/detail/gather_fields.hpp>
-#include <htl/serve/detail/label_curve.hpp>
-#include <htl/serve/detail/loops.hpp>
-#include <htl/serve/detail/mixture.hpp>
-#include <htl/serve/detail/prediction_rule.hpp>
-#include <htl/serve/folded_graph.hpp>
-#include <htl/serve/golden_requests.hpp>
-#include <htl/serve/live_ranker.hpp>
-#include <htl/serve/ranker.hpp>
 #include <htl/task/check.hpp>
 #include <htl/task/label.hpp>
 #include <htl/task/label_transform.hpp>
@@ -128,13 +120,10 @@
 #include <htl/weighting/mean.hpp>
 #include <htl/weighting/memory.hpp>
 #include <htl/weighting/metabalance.hpp>
-#include <htl/weighting/method_options.hpp>
-#include <htl/weighting/method_registry.hpp>
 #include <htl/weighting/mgda.hpp>
 #include <htl/weighting/moco.hpp>
 #include <htl/weighting/modo.hpp>
 #include <htl/weighting/nash_mtl.hpp>
-#include <htl/weighting/option_reader.hpp>
 #include <htl/weighting/order.hpp>
 #include <htl/weighting/pcgrad.hpp>
 #include <htl/weighting/pe_ltr.hpp>

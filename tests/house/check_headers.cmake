@@ -5,7 +5,7 @@
 # - no torch/torch.h, no umbrella, no include in quotes inside the library; LibTorch's version is asked for in one file
 # - first line, #pragma once, at most 350 lines
 # - everything is in the inline namespace of the version that version.hpp defines; WRITE_VERSION writes the defined numbers wherever else the version stands
-# - htl/htl.hpp lists every header that needs no component, but those that say "Not in the umbrella"; WRITE_UMBRELLA writes it anew
+# - htl/htl.hpp lists every header that needs no component, but serve/ and those that say "Not in the umbrella"; WRITE_UMBRELLA writes it anew
 cmake_minimum_required(VERSION 3.25)
 
 set(layer_of_. 0)
@@ -98,7 +98,7 @@ foreach(header IN LISTS headers)
   if(NOT text MATCHES "^// SPDX-License-Identifier: Apache-2.0\n/// @file [^\n]*\n/// @brief ")
     breach("${header}: expected it to start with the SPDX line, /// @file and /// @brief")
   endif()
-  if(text MATCHES "\n/// Not in the umbrella: ")
+  if(text MATCHES "\n/// Not in the umbrella: " OR header MATCHES "^serve/") # a program that trains does not serve
     list(APPEND apart ${header})
   endif()
   if(NOT text MATCHES "\n#pragma once\n")
@@ -158,9 +158,9 @@ while(changed)
   endforeach()
 endwhile()
 if(WRITE_UMBRELLA)
-  set(text "// SPDX-License-Identifier: Apache-2.0\n/// @file htl.hpp\n/// @brief Everything that needs no component; for programs, never included from inside the library.\n\
-/// Methods by name, weighting/built_in_methods.hpp, is a header of its own, since it makes each of them.\n\
-/// The components: htl::data (the CSV reader in data/) and htl::io (io/), by their own headers.\n#pragma once\n\n")
+  set(text "// SPDX-License-Identifier: Apache-2.0\n/// @file htl.hpp\n/// @brief What a model and its training are made of, but the components; for programs, never included from inside the library.\n\
+/// By headers of their own: serving (serve/), methods by name (weighting/built_in_methods.hpp), and the components htl::data (the CSV reader in data/) and\n\
+/// htl::io (io/).\n#pragma once\n\n")
   foreach(header IN LISTS headers)
     if(NOT header IN_LIST with_component AND NOT header IN_LIST apart AND header MATCHES "\\.hpp$")
       string(APPEND text "#include <htl/${header}>\n")

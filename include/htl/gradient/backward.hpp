@@ -47,7 +47,8 @@ inline ForkStates states_of(const std::vector<AnyFork>& forks) {
 }
 
 /// Checks one batch's losses; an empty report for each fork.
-inline std::vector<GradientReport> begin_reports(const TaskLosses& losses, const ForkStates& forks) {
+template <class = void>
+std::vector<GradientReport> begin_reports(const TaskLosses& losses, const ForkStates& forks) {
   const size_t tasks = losses.values.size();
   std::vector<at::Tensor> detached;
   for (const auto& [name, loss] : losses.values) {
@@ -71,7 +72,8 @@ inline std::vector<GradientReport> begin_reports(const TaskLosses& losses, const
 }
 
 /// What is left to do once no method can refuse any more: row gradients last, so that a refusal leaves none of them behind.
-inline void write(const std::vector<std::vector<SharedPart>>& parts, const std::vector<std::vector<Result>>& results) {
+template <class = void>
+void write(const std::vector<std::vector<SharedPart>>& parts, const std::vector<std::vector<Result>>& results) {
   std::vector<at::Tensor> bases, sums;  // one backward below all representations: what they come from may be the same graph
   for (size_t f = 0; f < results.size(); ++f)
     for (size_t p = 0; p < results[f].size(); ++p)
@@ -94,7 +96,8 @@ inline void write(const std::vector<std::vector<SharedPart>>& parts, const std::
 }
 
 /// Parameters whose gradients wait in the fork must be named again, or these would be lost.
-inline void check_accumulated(const ForkState& fork, const Shared* shared) {
+template <class = void>
+void check_accumulated(const ForkState& fork, const Shared* shared) {
   for (const SharedPart& part : fork.accumulated.parts) {
     const auto same = [&](const Shared::Parameter& parameter) { return parameter.value.is_same(part.dense.tensor); };
     const bool named = part.is_table() || (shared && std::any_of(shared->parameters().begin(), shared->parameters().end(), same));
@@ -103,14 +106,15 @@ inline void check_accumulated(const ForkState& fork, const Shared* shared) {
   }
 }
 
-inline std::vector<GradientReport> differentiate(const TaskLosses& losses, const ForkStates& forks, const Shared* shared, const BackwardOptions& options) {
+template <class = void>
+std::vector<GradientReport> differentiate(const TaskLosses& losses, const ForkStates& forks, const Shared* shared, const BackwardOptions& options) {
   std::vector<GradientReport> reports = begin_reports(losses, forks);
   std::vector<std::vector<SharedPart>> parts(forks.size());
   std::vector<std::vector<Result>> results(forks.size());
   for (const auto& fork : forks) check_accumulated(*fork, shared);
   bool numbers = options.accumulate;
   for (const auto& fork : forks) numbers = numbers || fork->sees_gradients() || !fork->accumulated.parts.empty();
-  Collector collector(losses, forks, shared, /*factors=*/!numbers);
+  Collector<> collector(losses, forks, shared, /*factors=*/!numbers);
   HTL_CHECK_STATE(
       !options.accumulate || shared || !collector.has_representations(),
       "htl::backward: micro-batches accumulate rows and what htl::shared() names: a split representation's gradients belong to their own batch; name "
@@ -144,17 +148,18 @@ inline std::vector<GradientReport> differentiate(const TaskLosses& losses, const
 }
 
 /// One step from two or three batches: the first two give the method their products, the last one the gradients that it weighs.
-inline GradientReport differentiate_batches(const std::vector<TaskLosses>& batches, const std::shared_ptr<ForkState>& fork, const Shared* shared) {
+template <class = void>
+GradientReport differentiate_batches(const std::vector<TaskLosses>& batches, const std::shared_ptr<ForkState>& fork, const Shared* shared) {
   const int64_t wanted = fork->batches(), given = static_cast<int64_t>(batches.size());
   HTL_CHECK(wanted > 1, "htl::backward: the fork's method asks for one batch a step, got the losses of ", given, "; call backward(losses, fork) for each");
   HTL_CHECK(given >= 2 && given <= wanted, "htl::backward: expected the losses of 2 to ", wanted, " batches, got ", given);
-  std::vector<std::unique_ptr<Collector>> collectors;
+  std::vector<std::unique_ptr<Collector<>>> collectors;
   std::vector<std::vector<SharedPart>> parts;
   std::vector<GradientReport> reports;
   const auto share = 1.0 / static_cast<double>(given);  // what is not shared gets the mean gradient of the batches
   for (const TaskLosses& losses : batches) {
     reports.push_back(begin_reports(losses, {fork}).front());
-    collectors.push_back(std::make_unique<Collector>(losses, ForkStates{fork}, shared, /*factors=*/false));
+    collectors.push_back(std::make_unique<Collector<>>(losses, ForkStates{fork}, shared, /*factors=*/false));
     HTL_CHECK(shared || !collectors.back()->has_representations(),
               "htl::backward: gradients at split representations of several batches have no products; name what is shared by htl::shared()");
     collectors.back()->run(share);
@@ -187,7 +192,8 @@ inline GradientReport differentiate_batches(const std::vector<TaskLosses>& batch
 ///
 /// Each fork asks its own method. Split tensors may share a trunk, and one may come from another (not from its views); below them one backward runs.
 /// @return a report for each fork
-inline std::vector<GradientReport> backward(const TaskLosses& losses, const std::vector<AnyFork>& forks, const BackwardOptions& options = {}) {
+template <class = void>
+std::vector<GradientReport> backward(const TaskLosses& losses, const std::vector<AnyFork>& forks, const BackwardOptions& options = {}) {
   return detail::differentiate(losses, detail::states_of(forks), nullptr, options);
 }
 
@@ -210,7 +216,8 @@ inline std::vector<GradientReport> backward(const TaskLosses& losses, const std:
 /// **After an exception** no RowGradient holds anything of this call, of tables under a fork or beside it. `.grad` of dense parameters may hold a part of it,
 /// and the micro-batches that accumulated before are lost in the fork and already added in tables beside it: where you catch it and go on, call zero_grad()
 /// of both optimizers.
-inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const BackwardOptions& options = {}) {
+template <class = void>
+GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const BackwardOptions& options = {}) {
   return backward(losses, std::vector<AnyFork>{fork}, options).front();
 }
 
@@ -227,7 +234,8 @@ inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, co
 /// Parameters and tables below a split tensor that are not named are refused (`others_summed()` gives them the plain sum). `.grad` of named parameters is taken
 /// aside while passes run, so hooks on them see the parts.
 /// @throws c10::ValueError, c10::Error as above
-inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const Shared& shared, const BackwardOptions& options = {}) {
+template <class = void>
+GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const Shared& shared, const BackwardOptions& options = {}) {
   return detail::differentiate(losses, {fork.state()}, &shared, options).front();
 }
 
@@ -240,7 +248,8 @@ inline GradientReport backward(const TaskLosses& losses, const AnyFork& fork, co
 /// @param fork the fork that all of them were split with
 /// @param shared what the tasks share beside the rows under the fork; nothing for the row form alone
 /// @throws c10::ValueError for a method that asks for one batch, another number of batches, or a split representation that shared() says nothing of; as above
-inline GradientReport backward(const std::vector<TaskLosses>& batches, const AnyFork& fork, const Shared& shared = {}) {
+template <class = void>
+GradientReport backward(const std::vector<TaskLosses>& batches, const AnyFork& fork, const Shared& shared = {}) {
   return detail::differentiate_batches(batches, fork.state(), shared.things() > 0 ? &shared : nullptr);
 }
 

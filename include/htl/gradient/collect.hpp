@@ -65,6 +65,7 @@ class ParameterGradients {
 };
 
 /// Everything that one batch's passes bring back.
+template <class = void>
 class Collector {
  public:
   /// @param factors whether task gradients of linear layers may stay factors: not where somebody wants their numbers
@@ -72,7 +73,7 @@ class Collector {
       : losses_(losses),
         shared_(shared),
         tasks_(losses.values.size()),
-        reach_(Walk(losses, forks, shared).reach()),
+        reach_(Walk<>(losses, forks, shared).reach()),
         disarm_(reach_),
         passes_(colour(reach_.points_of_task)),
         around_(reach_.lookups.size(), std::vector<at::Tensor>(tasks_)) {

@@ -16,7 +16,8 @@ struct PartGroup {
   std::vector<size_t> parts;
 };
 
-inline std::vector<PartGroup> groups_of(const std::vector<SharedPart>& parts, GradientScope scope) {
+template <class = void>
+std::vector<PartGroup> groups_of(const std::vector<SharedPart>& parts, GradientScope scope) {
   std::vector<PartGroup> result;
   if (scope == GradientScope::whole) {
     result.push_back({"all", {}});
@@ -37,14 +38,16 @@ inline std::vector<PartGroup> groups_of(const std::vector<SharedPart>& parts, Gr
   return result;
 }
 
-inline at::Tensor sum_of_gramians(const std::vector<SharedPart>& parts, const std::vector<size_t>& which) {
+template <class = void>
+at::Tensor sum_of_gramians(const std::vector<SharedPart>& parts, const std::vector<size_t>& which) {
   at::Tensor sum;
   for (const size_t p : which) sum = sum.defined() ? sum + parts[p].gramian : parts[p].gramian;
   return sum;
 }
 
 /// Before any method is asked, so that no memory sees a bad step of another fork.
-inline void check_finite(const ForkState& fork, const GradientReport& report) {
+template <class = void>
+void check_finite(const ForkState& fork, const GradientReport& report) {
   if (!report.gramian.is_cpu()) return;
   for (int64_t t = 0; t < report.gramian.size(0); ++t) {
     const double square = report.gramian.const_data_ptr<double>()[t * report.gramian.size(0) + t];
@@ -53,7 +56,8 @@ inline void check_finite(const ForkState& fork, const GradientReport& report) {
   }
 }
 
-inline at::Tensor checked_weights(const ForkState& fork, const at::Tensor& gramian, at::Tensor weights) {
+template <class = void>
+at::Tensor checked_weights(const ForkState& fork, const at::Tensor& gramian, at::Tensor weights) {
   const int64_t tasks = gramian.size(0);
   HTL_CHECK(weights.defined() && weights.dim() == 1 && weights.size(0) == tasks, "htl::backward: expected the method to return one weight for each of ", tasks,
             " tasks, got shape ", shape_of(weights));
@@ -68,7 +72,8 @@ inline at::Tensor checked_weights(const ForkState& fork, const at::Tensor& grami
 }
 
 /// A part as methods see it that act on single numbers.
-inline TaskGradients::Part seen_part(const SharedPart& part, int64_t tasks) {
+template <class = void>
+TaskGradients::Part seen_part(const SharedPart& part, int64_t tasks) {
   if (part.is_table()) return {part.name, part.rows.sums, part.rows.rows, part.rows.valid, part.rows.table.rows()};
   const at::Tensor& tensor = part.dense.tensor;
   std::vector<at::Tensor> rows;
@@ -84,7 +89,8 @@ struct Result {
 };
 
 /// Asks the method, group by group, and combines. The order of results is that of the parts.
-inline std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& parts, const std::vector<at::Tensor>& cross, GradientReport& report) {
+template <class = void>
+std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& parts, const std::vector<at::Tensor>& cross, GradientReport& report) {
   std::vector<Result> results(parts.size());
   const std::vector<PartGroup> groups = groups_of(parts, fork.scope);
   const int64_t tasks = report.gramian.size(0);

@@ -54,7 +54,8 @@ struct SharedPart {
   bool is_table() const { return rows.table.defined(); }
 };
 
-inline TaskRows sum_lookup(const LookupGradients& part, bool with_gramian) {
+template <class = void>
+TaskRows sum_lookup(const LookupGradients& part, bool with_gramian) {
   LookupData& data = *part.lookup;
   RowSums sums = sum_rows(data.groups(), part.gradients, data.bags, data.table.dim(), data.table.weight().options(), with_gramian);
   return {data.table, data.groups().rows, data.groups().valid, std::move(sums.sums), std::move(sums.gramian)};
@@ -62,7 +63,8 @@ inline TaskRows sum_lookup(const LookupGradients& part, bool with_gramian) {
 
 /// Rows of several pieces of one table, with T task gradients each, as one set of distinct rows; with the pieces' tasks side by side where asked, so that the
 /// Gramian has the products between them.
-inline TaskRows merge_rows(const std::vector<TaskRows>& pieces, bool side_by_side = false) {
+template <class = void>
+TaskRows merge_rows(const std::vector<TaskRows>& pieces, bool side_by_side = false) {
   const RowTable& table = pieces.front().table;
   const int64_t tasks = pieces.front().sums.size(1);
   std::vector<at::Tensor> rows, gradients;
@@ -84,7 +86,8 @@ inline TaskRows merge_rows(const std::vector<TaskRows>& pieces, bool side_by_sid
 }
 
 /// All pieces, summed by table and row, each table once and with its Gramian. The usual case — each table in one piece — is one pass.
-inline std::vector<TaskRows> gather_task_rows(const std::vector<LookupGradients>& lookups, const std::vector<TaskRows>& earlier) {
+template <class = void>
+std::vector<TaskRows> gather_task_rows(const std::vector<LookupGradients>& lookups, const std::vector<TaskRows>& earlier) {
   std::vector<RowTable> tables;
   const auto note = [&](const RowTable& table) {
     if (std::none_of(tables.begin(), tables.end(), [&](const RowTable& known) { return known.is_same(table); })) tables.push_back(table);
@@ -109,7 +112,8 @@ inline std::vector<TaskRows> gather_task_rows(const std::vector<LookupGradients>
 }
 
 /// Refuses batches whose losses reach other shared tensors than the first batch's did.
-inline void check_same_parts(const std::vector<SharedPart>& first, const std::vector<SharedPart>& later) {
+template <class = void>
+void check_same_parts(const std::vector<SharedPart>& first, const std::vector<SharedPart>& later) {
   const auto same = [](const SharedPart& a, const SharedPart& b) {
     return a.is_table() == b.is_table() && (a.is_table() ? a.rows.table.is_same(b.rows.table) : a.dense.tensor.is_same(b.dense.tensor));
   };
@@ -118,7 +122,8 @@ inline void check_same_parts(const std::vector<SharedPart>& first, const std::ve
 }
 
 /// [T, T] float64: G_s of one batch · G_t of another, over some of their parts.
-inline at::Tensor cross_products(const std::vector<SharedPart>& first, const std::vector<SharedPart>& second, const std::vector<size_t>& which) {
+template <class = void>
+at::Tensor cross_products(const std::vector<SharedPart>& first, const std::vector<SharedPart>& second, const std::vector<size_t>& which) {
   at::Tensor sum;
   for (const size_t p : which) {
     at::Tensor products;
@@ -134,7 +139,8 @@ inline at::Tensor cross_products(const std::vector<SharedPart>& first, const std
 }
 
 /// Multiplies task gradients by a number.
-inline void scale_parts(std::vector<SharedPart>& parts, double factor) {
+template <class = void>
+void scale_parts(std::vector<SharedPart>& parts, double factor) {
   for (SharedPart& part : parts) {
     part.gramian = part.gramian * (factor * factor);
     if (part.is_table()) part.rows.sums = part.rows.sums * factor;

@@ -19,9 +19,9 @@ namespace htl::inline v0_1_0::detail {
 /// Linear layers in float or double, without maps, whose weight is a shared parameter without hooks that no other node of the graph reads.
 /// @param nodes of the losses' graphs
 /// @param leaves numbers of the shared parameters' accumulators
-inline std::vector<SharedLinear> shared_linears(const std::unordered_set<torch::autograd::Node*>& nodes,
-                                                const std::unordered_map<torch::autograd::Node*, size_t>& leaves,
-                                                const std::vector<Shared::Parameter>& parameters) {
+template <class = void>
+std::vector<SharedLinear> shared_linears(const std::unordered_set<torch::autograd::Node*>& nodes,
+                                         const std::unordered_map<torch::autograd::Node*, size_t>& leaves, const std::vector<Shared::Parameter>& parameters) {
   using LinearNode = torch::autograd::CppNode<LinearPartsFunction>;
   std::vector<int64_t> readers(parameters.size(), 0);
   std::vector<torch::autograd::Node*> layers(parameters.size(), nullptr);

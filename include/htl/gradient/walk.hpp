@@ -3,30 +3,27 @@
 /// @brief The walk over the losses' graphs: which task reaches which view of which fork, and what leads past a fork.
 #pragma once
 
-#include <htl/gradient/reach.hpp>
 #include <htl/gradient/shared_linears.hpp>
+#include <htl/gradient/trace.hpp>
 
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/variable.h>
 
-#include <functional>
-#include <map>
+#include <algorithm>
+#include <memory>
+#include <optional>
 #include <set>
-#include <typeinfo>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
+#include <vector>
 
 namespace htl::inline v0_1_0::detail {
 
-/// What a walk meets.
-struct Trace {
-  std::unordered_set<torch::autograd::Node*> seen;                // none of the following
-  std::vector<std::pair<torch::autograd::Node*, int64_t>> views;  // fork nodes and which of their outputs
-  std::vector<torch::autograd::Node*> lookups;                    // lookups of tables that forks see
-  std::vector<size_t> parameters;                                 // shared parameters
-};
-
+/// The engine of backward(), from here to there, is made of templates without a parameter that matters: a unit that includes it but does not call backward()
+/// does not compile it.
+template <class = void>
 class Walk {
  public:
   using Node = torch::autograd::Node;
@@ -38,7 +35,7 @@ class Walk {
         const std::shared_ptr<Node> node = weak_node.lock();
         const c10::intrusive_ptr<ForkCall> call = weak_call.lock();
         if (!node || !call) continue;
-        alive_.emplace(node.get(), ActiveCall{f, call, node});
+        if (alive_.try_emplace(node.get(), alive_calls_.size()).second) alive_calls_.push_back({f, call, node});
         for (const auto& lookup : call->lookups) forked_.push_back(lookup->table);
       }
     if (shared) {
@@ -63,7 +60,7 @@ class Walk {
     Reach result;
     const auto add_calls = [&](const Trace& trace) {
       for (const auto& [node, view] : trace.views)
-        if (call_of_node_.try_emplace(node, result.calls.size()).second) result.calls.push_back(alive_.at(node));
+        if (call_of_node_.try_emplace(node, result.calls.size()).second) result.calls.push_back(alive_calls_[alive_.at(node)]);
     };
     for (const Trace& trace : traces_) {
       add_calls(trace);
@@ -90,7 +87,15 @@ class Walk {
       result.levels = levels(result.calls, below);
     }
 
-    std::map<std::pair<Node*, int64_t>, size_t> numbers;
+    // points by number: parameters, views call by call, lookups
+    for (size_t p = 0; p < leaves_.size(); ++p) result.points.push_back({Point::Kind::parameter, p});
+    std::vector<size_t> first_view;
+    for (size_t c = 0; c < result.calls.size(); ++c) {
+      first_view.push_back(result.points.size());
+      const int64_t views = result.calls[c].call->inputs() * static_cast<int64_t>(losses_.values.size());
+      for (int64_t view = 0; view < views; ++view) result.points.push_back({Point::Kind::view, c, view});
+    }
+    const size_t first_lookup = result.points.size();
     std::unordered_map<Node*, size_t> number_of_lookup;
     const auto add_lookup = [&](Node* node) {
       const auto [at, fresh] = number_of_lookup.try_emplace(node, result.lookups.size());
@@ -98,24 +103,20 @@ class Walk {
       const c10::intrusive_ptr<LookupCall> lookup = lookup_of(node);
       const std::optional<size_t> fork = fork_of(lookup->data->table, result.calls);
       if (fork) {
+        result.points.push_back({Point::Kind::lookup, result.lookups.size()});
         result.lookups.push_back({lookup, *fork});
       } else {
         number_of_lookup.erase(at);
-        beside_.emplace(std::pair(node->sequence_nr(), node), lookup);  // a fork stood on its table in another forward
+        beside_.insert(node);  // a fork stood on its table in another forward
       }
       return fork.has_value();
     };
     for (const Trace& trace : traces_) {
       std::set<size_t>& points = result.points_of_task.emplace_back();
-      const auto add = [&](Node* node, const Point& point) {
-        const auto [at, fresh] = numbers.try_emplace({node, point.view}, result.points.size());
-        if (fresh) result.points.push_back(point);
-        points.insert(at->second);
-      };
-      for (const auto& [node, view] : trace.views) add(node, {Point::Kind::view, call_of_node_.at(node), view});
+      for (const auto& [node, view] : trace.views) points.insert(first_view[call_of_node_.at(node)] + static_cast<size_t>(view));
       for (Node* node : trace.lookups)
-        if (add_lookup(node)) add(node, {Point::Kind::lookup, number_of_lookup.at(node)});
-      for (const size_t p : trace.parameters) add(leaves_[p].get(), {Point::Kind::parameter, p});
+        if (add_lookup(node)) points.insert(first_lookup + number_of_lookup.at(node));
+      points.insert(trace.parameters.begin(), trace.parameters.end());
     }
     for (const Trace& trace : below)
       for (Node* node : trace.lookups) add_lookup(node);
@@ -125,23 +126,19 @@ class Walk {
         for (const Trace& trace : *traces) nodes.insert(trace.seen.begin(), trace.seen.end());
       result.linears = shared_linears(nodes, leaf_numbers_, shared_->parameters());
     }
-    for (const auto& [age, lookup] : beside_) result.beside.push_back(lookup);
+    std::vector<Node*> beside(beside_.begin(), beside_.end());
+    std::sort(beside.begin(), beside.end(),
+              [](const Node* a, const Node* b) { return a->sequence_nr() > b->sequence_nr(); });  // sums don't depend on addresses
+    for (Node* node : beside) result.beside.push_back(lookup_of(node));
     return result;
   }
 
  private:
-  /// The lookup whose node this is; null for any other.
-  static c10::intrusive_ptr<LookupCall> lookup_of(Node* node) {
-    using LookupNode = torch::autograd::CppNode<LookupFunction>;
-    if (typeid(*node) != typeid(LookupNode)) return {};
-    return c10::static_intrusive_pointer_cast<LookupCall>(static_cast<LookupNode*>(node)->ctx_.saved_data["call"].toCapsule());
-  }
-
   /// Keeps the lookups among nodes.
   template <class Nodes>
   void add_beside(const Nodes& nodes) {
     for (Node* node : nodes)
-      if (const auto lookup = lookup_of(node)) beside_.emplace(std::pair(node->sequence_nr(), node), lookup);
+      if (lookup_of(node)) beside_.insert(node);
   }
 
   /// Whether a node looks up in a table that a fork sees.
@@ -312,38 +309,16 @@ class Walk {
                 "\" directly, so the method would not see all of its gradient; read the table through htl::lookup()");
   }
 
-  /// Split representations in an order in which each comes before all that it comes from.
-  static std::vector<std::vector<size_t>> levels(const std::vector<ActiveCall>& calls, const std::vector<Trace>& below) {
-    std::vector<std::set<Node*>> leads_to;
-    for (const Trace& trace : below) {
-      leads_to.emplace_back();
-      for (const auto& [node, view] : trace.views) leads_to.back().insert(node);
-    }
-    std::vector<size_t> open;
-    for (size_t c = 0; c < calls.size(); ++c)
-      if (calls[c].is_representation()) open.push_back(c);
-    std::vector<std::vector<size_t>> result;
-    while (!open.empty()) {
-      std::vector<size_t> level, rest;
-      for (const size_t c : open) {
-        const bool is_below = std::any_of(open.begin(), open.end(), [&](size_t other) { return leads_to[other].contains(calls[c].node.get()); });
-        (is_below ? rest : level).push_back(c);
-      }
-      result.push_back(std::move(level));
-      open = std::move(rest);
-    }
-    return result;
-  }
-
   const TaskLosses& losses_;
   const std::vector<std::shared_ptr<ForkState>>& forks_;
   const Shared* shared_;
-  std::unordered_map<Node*, ActiveCall> alive_;
+  std::vector<ActiveCall> alive_calls_;
+  std::unordered_map<Node*, size_t> alive_;  // their numbers
   std::unordered_map<Node*, size_t> call_of_node_;
   std::vector<RowTable> forked_;               // tables that forks see
   std::vector<std::shared_ptr<Node>> leaves_;  // of the shared parameters
   std::unordered_map<Node*, size_t> leaf_numbers_;
-  std::map<std::pair<uint64_t, Node*>, c10::intrusive_ptr<LookupCall>, std::greater<>> beside_;  // by age, so that sums don't depend on addresses
+  std::unordered_set<Node*> beside_;  // lookups that no fork sees
   std::vector<Trace> traces_;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file method_options.hpp
 /// @brief MethodOptions: a gradient method's options by name, as files and command lines give them, and their form as one line of text.
+/// Not in the umbrella: it belongs to methods by name, built_in_methods.hpp.
 #pragma once
 
 #include <htl/task/named.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file method_registry.hpp
 /// @brief MethodRegistry: gradient methods by name.
+/// Not in the umbrella: it belongs to methods by name, built_in_methods.hpp.
 #pragma once
 
 #include <htl/weighting/option_reader.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file option_reader.hpp
 /// @brief OptionReader: how the factory of a gradient method takes its options, with a sentence for each that is wrong.
+/// Not in the umbrella: it belongs to methods by name, built_in_methods.hpp.
 #pragma once
 
 #include <htl/weighting/any_weighting.hpp>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file backward.hpp
 /// @brief backward: the verb that differentiates task losses through gradient forks, in as few passes as their graphs allow.
+/// It and what it runs are templates without a parameter that matters, so that a unit that includes this header without calling it does not compile them.
 #pragma once
 
 #include <htl/gradient/combine.hpp>

@@ -21,8 +21,6 @@
 
 namespace htl::inline v0_1_0::detail {
 
-/// The engine of backward(), from here to there, is made of templates without a parameter that matters: a unit that includes it but does not call backward()
-/// does not compile it.
 template <class = void>
 class Walk {
  public:

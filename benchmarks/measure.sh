@@ -48,7 +48,8 @@ printf '\n## The parts of an adjusted step\n\n'
 for _ in 1 2 3; do step --mode parts; done
 
 printf '\n## Gradient methods: the adjusted step against the plain one\n\n| method | T = 3, median of ratios | T = 8 |\n|---|---:|---:|\n'
-for method in core_task pcgrad gradvac mgda cagrad imtl_g nash_mtl fairgrad aligned_mtl upgrad dualproj config famo; do
+for method in sum mean core_task metabalance pcgrad gradvac mgda pe_ltr:bound=0.01 sdmgrad:lambda=0.3 cagrad imtl_g nash_mtl fairgrad aligned_mtl upgrad dualproj \
+  config krum gradnorm random cr_mogm:inner=cagrad famo; do
   printf '| %s |' $method
   for tasks in 3 8; do
     line=$(step --mode both --adjuster $method --tasks $tasks --steps 100)

@@ -74,28 +74,10 @@ double microseconds(const htl::AnyWeighting& method, const std::vector<at::Tenso
 int main(int argc, char** argv) {
   at::set_num_threads(1);
   std::map<int64_t, std::vector<at::Tensor>> matrices = draw();
-  std::vector<std::string> texts = {"sum",
-                                    "mean",
-                                    "core_task",
-                                    "pcgrad",
-                                    "gradvac",
-                                    "mgda",
-                                    "cagrad:c=0.5",
-                                    "imtl_g",
-                                    "nash_mtl",
-                                    "fairgrad",
-                                    "aligned_mtl",
-                                    "upgrad",
-                                    "dualproj",
-                                    "metabalance",
-                                    "pe_ltr:bound=0.01",
-                                    "sdmgrad",
-                                    "modo",
-                                    "krum",
-                                    "gradnorm",
-                                    "random",
-                                    "famo",
-                                    "cr_mogm:inner=mgda"};
+  std::vector<std::string> texts = {"sum",          "mean",        "constant",          "core_task", "pcgrad",      "gradvac", "mgda",
+                                    "cagrad:c=0.5", "imtl_g",      "nash_mtl",          "fairgrad",  "aligned_mtl", "upgrad",  "dualproj",
+                                    "config",       "metabalance", "pe_ltr:bound=0.01", "sdmgrad",   "modo",        "krum",    "gradnorm",
+                                    "random",       "famo",        "cr_mogm:inner=mgda"};
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     if (option == "--matrices" && i + 1 < argc) {
@@ -114,8 +96,11 @@ int main(int argc, char** argv) {
   }
   const htl::MethodRegistry methods = htl::built_in_methods();
   for (const std::string& text : texts) {
-    const htl::AnyWeighting method = methods.make(htl::parse_method(text));
-    for (const auto& [tasks, of_size] : matrices) std::printf("%s %d %.3f\n", text.c_str(), static_cast<int>(tasks), microseconds(method, of_size));
+    for (const auto& [tasks, of_size] : matrices) {
+      htl::MethodSpec method = htl::parse_method(text);
+      if (text == "constant") method.options = {{"weights", std::vector<double>(static_cast<size_t>(tasks), 1.0)}};
+      std::printf("%s %d %.3f\n", text.c_str(), static_cast<int>(tasks), microseconds(methods.make(method), of_size));
+    }
   }
   return 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A gradient method of your own with memory: a function from the tasks' Gramian to weights, and a State that names its tensors once.
 #include <htl/gradient/backward.hpp>
+#include <htl/io/training_state.hpp>
 
 #include <torch/torch.h>
 
@@ -62,13 +63,15 @@ int main() {
               (pulls.max() / pulls.min()).item<double>() < 10 ? "less than" : "more than");
 
   // [state]
-  htl::Named<at::Tensor> saved;  // the memory by name: a checkpoint keeps it, and a fork that goes on from there decides as this one would
-  fork->fields([&](const char* name, at::Tensor& field) { saved.set(name, field.clone()); });
   htl::GradientFork<EqualPull> resumed(tasks, {.decay = 0.8}), fresh(tasks, {.decay = 0.8});
-  resumed->fields([&](const char* name, at::Tensor& field) { field = saved[name].clone(); });
+  htl::TrainingState training, later;  // of a whole training also the model, the optimizers, the loader; htl::Checkpoints writes it to files
+  training.add("fork", fork);
+  later.add("fork", resumed);
+  const htl::Named<at::Tensor> saved = training.tensors();
+  later.load(saved);  // a fork that goes on from there decides as this one would
   // [state]
   const at::Tensor x = torch::randn({256, 8}), expected = backward(x, fork).weights;
-  for (const std::string& name : saved.names()) std::printf("the state is \"%s\"\n", name.c_str());
+  for (const std::string& name : saved.names()) std::printf("the state has \"%s\"\n", name.c_str());
   std::printf("with it, the weights of the next step are %s; without, %s\n", torch::equal(backward(x, resumed).weights, expected) ? "the same" : "others",
               torch::equal(backward(x, fresh).weights, expected) ? "the same" : "others");
   return 0;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Plots metrics.jsonl of a run, finished or not: losses, validation metrics, and of the tasks' gradients cosines, weights, norms and conflicts.
+"""Plots metrics.jsonl of a run, finished or not: losses, validation metrics, and of the tasks' gradients cosines, magnitudes, weights, norms and conflicts.
 
 python3 scripts/plot_run.py RUN --output FILE.png      needs matplotlib (scripts/requirements.txt)
 """
@@ -47,20 +47,13 @@ def draw_steps(axes, steps, key, colours):
         axes.plot(at, smoothed(values), color=colour, label=name.replace(",", " · "))
 
 
-def draw_conflict(axes, steps):
-    """Two figures of all tasks together, each with its own axis."""
-    right = axes.twinx()
-    right.grid(False)
-    right.spines["right"].set_visible(True)
-    right.set_yscale("log")
-    for on, key, colour, name in [(axes, "conflict_rate", COLOURS[1], "pairs in conflict"), (right, "condition_number", COLOURS[6], "condition number")]:
-        points = [(step["step"], step[key]) for step in steps if step.get(key) is not None]
-        if points:
-            at, values = zip(*points)
-            on.plot(at, values, color=colour, alpha=0.25, linewidth=0.8)
-            on.plot(at, smoothed(values), color=colour)
-        on.set_ylabel(name, color=colour)
-    axes.set_ylim(-0.03, 1.03)
+def draw_figure(axes, steps, key, colour):
+    """One figure of all tasks together."""
+    points = [(step["step"], step[key]) for step in steps if step.get(key) is not None]
+    if points:
+        at, values = zip(*points)
+        axes.plot(at, values, color=colour, alpha=0.25, linewidth=0.8)
+        axes.plot(at, smoothed(values), color=colour)
 
 
 def draw_metrics(axes, evaluations, tasks, colours, best_epoch):
@@ -110,24 +103,33 @@ def main():
 
     plt.rcParams.update(STYLE)
     colours = [COLOURS[i % len(COLOURS)] for i in range(max(len(tasks), len(tasks) * (len(tasks) - 1) // 2))]
-    figure, ((loss, metric), (cosine, weight), (norm, conflict)) = plt.subplots(3, 2, figsize=(10, 9.4), layout="constrained")
+    figure, ((loss, metric), (cosine, similarity), (weight, norm), (conflict, condition)) = plt.subplots(4, 2, figsize=(10, 12.4), layout="constrained")
     figure.suptitle(f"{options.run.resolve().name}   step {steps[-1]['step']:,}", x=0.01, ha="left", fontsize=12)
     draw_steps(loss, steps, "losses", colours)
     loss.set_title("loss")
     draw_metrics(metric, evaluations, tasks, colours, summary.get("best_epoch") if evaluations else None)
     metric.set_title("validation")
     metric.set_xlabel("epoch")
-    draw_steps(cosine, steps, "cosines", COLOURS[3:] + COLOURS[:3] if len(tasks) <= 3 else colours)
+    of_pairs = COLOURS[3:] + COLOURS[:3] if len(tasks) <= 3 else colours
+    draw_steps(cosine, steps, "cosines", of_pairs)
     cosine.axhline(0, color="#888888", linewidth=1)
     cosine.set_title("cosine of the tasks' gradients (below 0: conflict)")
+    draw_steps(similarity, steps, "magnitude_similarity", of_pairs)
+    similarity.set_ylim(-0.03, 1.03)
+    similarity.set_title("similarity of their magnitudes (1: equally long)")
     draw_steps(weight, steps, "weights", colours)
-    weight.set_title("weight of a task's gradient")
+    fallbacks = int(max(step.get("fallbacks", 0) for step in steps))
+    weight.set_title("weight of a task's gradient" + (f" ({fallbacks:,} fallbacks)" if fallbacks else ""))
     draw_steps(norm, steps, "norms", colours)
     norm.set_yscale("log")
     norm.set_title("norm of a task's gradient")
-    draw_conflict(conflict, steps)
-    conflict.set_title("conflict of all tasks")
-    for axes in (loss, cosine, weight, norm, conflict):
+    draw_figure(conflict, steps, "conflict_rate", COLOURS[1])
+    conflict.set_ylim(-0.03, 1.03)
+    conflict.set_title("part of the pairs in conflict")
+    draw_figure(condition, steps, "condition_number", COLOURS[6])
+    condition.set_yscale("log")
+    condition.set_title("condition number of all gradients")
+    for axes in (loss, cosine, similarity, weight, norm, conflict, condition):
         axes.set_xlabel("step")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="best")

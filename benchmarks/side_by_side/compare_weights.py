@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torchjd import aggregation as jd
 
-METHODS = [  # ours, theirs
-    ("sum", jd.SumWeighting), ("mean", jd.MeanWeighting), ("pcgrad", jd.PCGradWeighting), ("gradvac", jd.GradVacWeighting), ("mgda", jd.MGDAWeighting),
-    ("cagrad:c=0.5", lambda: jd.CAGradWeighting(c=0.5)), ("imtl_g", jd.IMTLGWeighting), ("nash_mtl", None), ("fairgrad", lambda: jd.FairGradWeighting(alpha=1.0)),
-    ("aligned_mtl", jd.AlignedMTLWeighting), ("upgrad", jd.UPGradWeighting), ("dualproj", jd.DualProjWeighting), ("krum", lambda: jd.KrumWeighting(n_byzantine=0)),
-    ("random", jd.RandomWeighting)]
+METHODS = [  # ours, theirs; None: there is none
+    ("sum", jd.SumWeighting), ("mean", jd.MeanWeighting), ("constant", jd.ConstantWeighting), ("core_task", None), ("metabalance", None),
+    ("pcgrad", jd.PCGradWeighting), ("gradvac", jd.GradVacWeighting), ("mgda", jd.MGDAWeighting), ("pe_ltr:bound=0.01", None), ("sdmgrad", None),
+    ("cagrad:c=0.5", lambda: jd.CAGradWeighting(c=0.5)), ("imtl_g", jd.IMTLGWeighting), ("nash_mtl", jd.NashMTL),
+    ("fairgrad", lambda: jd.FairGradWeighting(alpha=1.0)), ("aligned_mtl", jd.AlignedMTLWeighting), ("upgrad", jd.UPGradWeighting),
+    ("dualproj", jd.DualProjWeighting), ("config", None), ("krum", lambda: jd.KrumWeighting(n_byzantine=0)), ("modo", None), ("gradnorm", None),
+    ("famo", None), ("random", jd.RandomWeighting), ("cr_mogm:inner=mgda", None)]
 
 
 def best_of_five(call):
@@ -50,7 +52,7 @@ def of_nash_mtl(jacobian):
 def theirs(name, make, jacobians):
     if name == "nash_mtl":  # an aggregator only: it takes the Jacobian, and its products are a part of its time
         return statistics.median(of_nash_mtl(jacobian) for jacobian in jacobians)
-    weighting = make()
+    weighting = jd.ConstantWeighting(torch.ones(len(jacobians[0]), dtype=torch.float64)) if name == "constant" else make()
     gramians = [j @ j.T for j in jacobians]
     return statistics.median(best_of_five(lambda g=g: weighting(g)) for g in gramians)
 
@@ -79,8 +81,8 @@ def main():
     for name, make in METHODS:
         cells = []
         for t in sizes:
-            other = theirs(name, make, jacobians[t])
-            cells.append(f"{ours[name, t]:.2f} | {other:,.0f} | {other / ours[name, t]:.0f}")
+            other = theirs(name, make, jacobians[t]) if make else None
+            cells.append(f"{ours[name, t]:.2f} | " + (f"{other:,.0f} | {other / ours[name, t]:.0f}" if make else "|"))
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

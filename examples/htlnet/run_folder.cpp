@@ -89,10 +89,10 @@ htl::Named<double> scalars_of(const nlohmann::json& line) {
   if (line.at("kind") == "evaluation")
     for (const auto& [task, metrics] : line.at("metrics").items()) add(line.at("split").get<std::string>() + "/" + task, metrics);
   if (line.at("kind") != "step") return scalars;
-  for (const char* group : {"losses", "norms", "cosines", "weights"})
+  for (const char* group : {"losses", "norms", "weights", "cosines", "magnitude_similarity"})
     if (line.contains(group)) add(group, line[group]);
   for (const char* rate : {"row_lr", "dense_lr"}) scalars.set("rates/" + std::string(rate), line.at(rate).get<double>());
-  for (const char* name : {"gradient_norm", "conflict_rate", "condition_number", "samples_per_second"})
+  for (const char* name : {"gradient_norm", "combined_norm", "conflict_rate", "condition_number", "fallbacks", "samples_per_second"})
     if (line.contains(name)) scalars.set(name, line[name].get<double>());
   return scalars;
 }

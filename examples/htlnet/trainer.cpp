@@ -172,17 +172,12 @@ void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
   line["dense_lr"] = dense_rate_(step_ - 1);
   if (result.gradient_norm.defined()) line["gradient_norm"] = numbers(result.gradient_norm).front();
   if (!result.report) return;
-  const htl::GradientReport& report = *result.report;
-  const std::vector<double> norms = numbers(report.norms()), cosines = numbers(report.cosines());
-  const std::vector<double> weights = report.weights.defined() ? numbers(report.weights) : std::vector<double>();  // GradDrop has none
-  for (int64_t t = 0; t < tasks_.size(); ++t) {
-    line["norms"][tasks_[t].name()] = norms[static_cast<size_t>(t)];
-    if (!weights.empty()) line["weights"][tasks_[t].name()] = weights[static_cast<size_t>(t)];
-    for (int64_t s = 0; s < t; ++s) line["cosines"][tasks_[s].name() + "," + tasks_[t].name()] = cosines[static_cast<size_t>(t * tasks_.size() + s)];
+  for (const auto& [name, value] : result.report->scalars()) {
+    if (name.starts_with("losses/") || !std::isfinite(value)) continue;  // of several batches the mean is there already; JSON has no ∞
+    const size_t slash = name.find('/');
+    (slash == std::string::npos ? line[name] : line[name.substr(0, slash)][name.substr(slash + 1)]) = value;
   }
-  line["conflict_rate"] = numbers(report.conflict_rate()).front();
-  if (const double condition = numbers(report.condition_number()).front(); std::isfinite(condition)) line["condition_number"] = condition;
-  line["passes"] = report.passes;
+  line["passes"] = result.report->passes;
 }
 
 htl::BatchLoader training_loader(const htl::TableData& train, const TrainOptions& options, const torch::Device& device) {

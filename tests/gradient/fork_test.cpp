@@ -2,7 +2,13 @@
 // The fork against T separate backwards through dense tables: Gramian, combination, ways around, overlap, refusals.
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/gradient/backward.hpp>
+#include <htl/weighting/any_weighting.hpp>
 #include <htl/weighting/core_task.hpp>
+#include <htl/weighting/excess_mtl.hpp>
+#include <htl/weighting/famo.hpp>
+#include <htl/weighting/grad_drop.hpp>
+#include <htl/weighting/gradnorm.hpp>
+#include <htl/weighting/imtlg.hpp>
 #include <htl/weighting/sum.hpp>
 
 #include <support/dense_rows.hpp>
@@ -13,8 +19,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
+#include <set>
 
 namespace {
 
@@ -433,6 +442,85 @@ TEST_F(Fork, PassesFollowTheOverlap) {
   views = fork->split(m.look());  // one tensor is the loss of two tasks
   const Tensor same = m.loss(views[0], 0);
   EXPECT_EQ(backward(m.named(same, same, m.loss(views[2], 2)), fork).passes, 2);
+}
+
+using Points = std::vector<std::set<size_t>>;
+
+/// Tasks of which each pair conflicts, by a point of its own, where `conflict(s, t)` says so.
+template <class Conflict>
+Points points_of(size_t tasks, Conflict&& conflict) {
+  Points points(tasks);
+  for (size_t s = 0; s < tasks; ++s)
+    for (size_t t = 0; t < s; ++t)
+      if (conflict(s, t)) points[s].insert(s * tasks + t), points[t].insert(s * tasks + t);
+  return points;
+}
+bool meet(const std::set<size_t>& a, const std::set<size_t>& b) {
+  return std::any_of(a.begin(), a.end(), [&](size_t point) { return b.contains(point); });
+}
+/// How many passes; fails unless every task is in one of them, with none that it meets.
+size_t checked_passes(const Points& points) {
+  const std::vector<std::vector<size_t>> passes = htl::detail::colour(points);
+  std::vector<size_t> tasks;
+  for (const std::vector<size_t>& pass : passes) {
+    EXPECT_FALSE(pass.empty());
+    for (const size_t s : pass)
+      for (const size_t t : pass) EXPECT_FALSE(s != t && meet(points[s], points[t])) << s << " and " << t << " in one pass";
+    tasks.insert(tasks.end(), pass.begin(), pass.end());
+  }
+  std::sort(tasks.begin(), tasks.end());
+  std::vector<size_t> all(points.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  EXPECT_EQ(tasks, all);
+  return passes.size();
+}
+/// The fewest passes, by trying all: task by task into each pass so far, or into a new one.
+size_t fewest_passes(const Points& points, std::vector<std::vector<size_t>> passes = {}, size_t next = 0) {
+  if (next == points.size()) return passes.size();
+  size_t best = points.size();
+  for (size_t p = 0; p <= passes.size(); ++p) {
+    auto tried = passes;
+    if (p == passes.size()) tried.emplace_back();
+    if (std::any_of(tried[p].begin(), tried[p].end(), [&](size_t t) { return meet(points[t], points[next]); })) continue;
+    tried[p].push_back(next);
+    best = std::min(best, fewest_passes(points, std::move(tried), next + 1));
+  }
+  return best;
+}
+
+TEST_F(Fork, PassesAreFewWhateverTheOrderOfTasks) {
+  for (size_t half = 1; half <= 8; ++half) {  // the crown: a_i meets every b_j but b_i; in this order the first pass that fits makes it one for each pair
+    SCOPED_TRACE(half);
+    EXPECT_EQ(checked_passes(points_of(2 * half, [](size_t s, size_t t) { return s % 2 != t % 2 && s / 2 != t / 2; })), half == 1 ? 1U : 2U);
+  }
+  Random random(21);
+  for (int repetition = 0; repetition < 300; ++repetition) {
+    SCOPED_TRACE(repetition);
+    const auto tasks = static_cast<size_t>(random.integer(1, 24));
+    const double density = random.real();
+    std::vector<bool> side;
+    for (size_t t = 0; t < tasks; ++t) side.push_back(random.chance(0.5));
+    EXPECT_LE(checked_passes(points_of(tasks, [&](size_t s, size_t t) { return side[s] != side[t] && random.chance(density); })), 2U) << "two sides";
+    EXPECT_EQ(checked_passes(points_of(tasks, [](size_t, size_t) { return false; })), 1U);
+    Points disjoint(tasks), common(tasks, {3});
+    for (size_t t = 0; t < tasks; ++t) disjoint[t] = {2 * t, 2 * t + 1};
+    EXPECT_EQ(checked_passes(disjoint), 1U);
+    EXPECT_EQ(checked_passes(common), tasks);
+  }
+  int64_t more = 0;
+  for (int repetition = 0; repetition < 1000; ++repetition) {
+    SCOPED_TRACE(repetition);
+    Points points(static_cast<size_t>(random.integer(1, 7)));
+    const int64_t count = random.integer(1, 12);
+    const double share = random.real(0.1, 0.5);
+    for (std::set<size_t>& of_task : points)
+      for (int64_t point = 0; point < count; ++point)
+        if (random.chance(share)) of_task.insert(static_cast<size_t>(point));
+    const size_t passes = checked_passes(points), fewest = fewest_passes(points);
+    EXPECT_LE(passes, fewest + 1);
+    more += passes > fewest;
+  }
+  EXPECT_LE(more, 1);  // of so few tasks hardly any order misleads
 }
 
 TEST_F(Fork, CountsFactorisationMachinesAndSkipsBesideItExactly) {
@@ -1052,6 +1140,126 @@ TEST_F(Refusal, LossesThatDoNotBelong) {
   }
   EXPECT_FALSE(m.table.gradient().defined());
   EXPECT_EQ(backward(m.named(a, zero, c), fork).gramian[1][1].item<double>(), 0.0) << "a loss without a graph is a task without gradient";
+}
+
+TEST_F(Refusal, LossesThatAreNotFinite) {
+  const Small m;
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  GradientFork<GradNorm> fork(m.tasks);
+  const auto with = [&](const Tensor& b) {
+    const auto views = fork->split(m.look());
+    return m.named(m.loss(views[0], 0), b, m.loss(views[2], 2));
+  };
+  const Tensor bad = at::full({}, nan, at::kDouble);  // as the mean of no rows is: no gradient is wrong, but the method would remember the loss
+  EXPECT_TRUE(contains(sentence_of([&] { backward(with(bad), fork); }), "the loss of task \"b\" is nan", "TaskLosses::active"));
+  EXPECT_EQ(fork->step(), 0);
+  fork->fields([](const char*, Tensor& field) { EXPECT_FALSE(field.defined()); });
+  TaskLosses inactive = with(bad);
+  inactive.active = at::tensor({1, 0, 1}, at::kInt).to(at::kBool);
+  EXPECT_EQ(sentence_of([&] { backward(inactive, fork); }), "no error");
+  inactive = with(bad);  // nor do micro-batches add it up
+  inactive.active = at::tensor({1, 0, 1}, at::kInt).to(at::kBool);
+  backward(inactive, fork, {.accumulate = true});
+  EXPECT_EQ(backward(with(at::ones({}, at::kDouble)), fork).losses[1].item<double>(), 1.0);
+  GradientFork<FAMO> hears(m.tasks);
+  backward(m.losses(hears->split(m.look())), hears);
+  TaskLosses after = m.named(at::ones({}), bad, at::ones({}));
+  EXPECT_TRUE(contains(sentence_of([&] { hears->observe(after); }), "the loss of task \"b\" after the step is nan", "TaskLosses::active"));
+  after.active = at::tensor({1, 0, 1}, at::kInt).to(at::kBool);
+  EXPECT_EQ(sentence_of([&] { hears->observe(after); }), "no error");
+  EXPECT_TRUE(backward(m.losses(hears->split(m.look())), hears).weights.isfinite().all().item<bool>());
+}
+
+/// Answers with what it is told to.
+struct Answers {
+  std::function<SharedGradient(const TaskGradients&)> answer;
+  SharedGradient aggregate(const TaskGradients& gradients) const { return answer(gradients); }
+};
+
+TEST_F(Refusal, WhatAMethodMustNotAnswer) {
+  const Small m;
+  const auto says = [&](const std::function<SharedGradient(const TaskGradients&)>& answer) {
+    GradientFork<Answers> fork(m.tasks, {answer});
+    const std::string sentence = sentence_of([&] { backward(m.losses(fork->split(m.look())), fork); });
+    EXPECT_EQ(m.table.gradient().defined(), sentence == "no error");
+    return sentence;
+  };
+  const auto part = [](const TaskGradients& g) { return g.parts.front(); };
+  EXPECT_TRUE(contains(says([&](const TaskGradients&) { return SharedGradient{}; }), "the gradient of 1 parts, got 0"));
+  EXPECT_TRUE(contains(says([&](const TaskGradients& g) {
+                         return SharedGradient{{{part(g).values.sum(1).narrow(0, 0, 2), part(g).rows}}};
+                       }),
+                       "the method's gradient of \"items\" as [4, 3], got shape [2, 3]"));
+  EXPECT_TRUE(contains(says([&](const TaskGradients& g) { return SharedGradient{{{part(g).values, part(g).rows}}}; }), "as [4, 3], got shape [4, 3, 3]"));
+  EXPECT_TRUE(contains(says([&](const TaskGradients& g) { return SharedGradient{{{part(g).values.sum(1)}}}; }), "as [6, 3], got shape [4, 3]"));
+  EXPECT_TRUE(contains(says([&](const TaskGradients& g) {
+                         return SharedGradient{{{part(g).values.sum(1), part(g).rows.to(at::kInt)}}};
+                       }),
+                       "as [A] int64, got Int of shape [4]"));
+  EXPECT_TRUE(contains(says([&](const TaskGradients& g) {
+                         return SharedGradient{{{part(g).values.sum(1) / 0.0, part(g).rows}}};
+                       }),
+                       "has the squared norm", "a method must be finite"));
+  // all rows, and a tensor that the method keeps
+  const Tensor kept = at::arange(18, at::kDouble).view({6, 3});
+  EXPECT_EQ(says([&](const TaskGradients&) { return SharedGradient{{{kept}}}; }), "no error");
+  EXPECT_TRUE(same_bits(m.table.gradient().values, kept));
+  EXPECT_TRUE(same_bits(m.table.gradient().rows, at::arange(6, at::kLong)));
+  m.table.gradient().values.mul_(0.5);  // as clipping does
+  EXPECT_EQ(kept[5][2].item<double>(), 17.0);
+}
+
+TEST_F(Refusal, AMemoryThatWouldGoToAnotherTable) {
+  const RowTable history(at::ones({6, 3}, at::kDouble).requires_grad_(), "history"), items(at::ones({6, 3}, at::kDouble).requires_grad_(), "items");
+  const FieldBatch batch = FieldBatch::of(at::tensor({0, 1, 2, 5}, at::kLong).view({4, 1}));
+  const TaskSet tasks{regression("a"), regression("b").core()};
+  const auto step = [&](auto& fork, const std::vector<RowTable>& tables) {
+    TaskLosses losses;
+    losses.values.set("a", at::zeros({}, at::kDouble)).set("b", at::zeros({}, at::kDouble));
+    for (const RowTable& table : tables) {
+      const auto views = fork->split(lookup(table, batch));
+      losses.values.set("a", losses["a"] + views[0].square().sum()).set("b", losses["b"] - views[1].sum());
+    }
+    return sentence_of([&] { backward(losses, fork); });
+  };
+  const auto expect_refusal = [&](auto& fork) {
+    EXPECT_EQ(step(fork, {history, items}), "no error");
+    for (const std::vector<RowTable>& others : {std::vector<RowTable>{items}, {items, history}, {items, history, items}})
+      EXPECT_TRUE(contains(step(fork, others), "the fork's method remembers what it saw of each shared tensor", "\"history [6, 3]\", \"items [6, 3]\"",
+                           "htl::shared()"));
+    EXPECT_EQ(step(fork, {history, items}), "no error");
+    fork->forget();
+    EXPECT_EQ(step(fork, {items}), "no error");
+  };
+  GradientFork<CoreTask> averages(tasks, {.norm = NormReference::moving_average}, GradientScope::tensor);
+  expect_refusal(averages);
+  GradientFork<ExcessMTL> numbers(tasks);
+  expect_refusal(numbers);
+  GradientFork<AnyWeighting> named(tasks, ExcessMTL{});
+  expect_refusal(named);
+  // what remembers nothing, or one thing of all tables, takes them as they come
+  GradientFork<CoreTask> forgetful(tasks, {}, GradientScope::tensor), whole(tasks, {.norm = NormReference::moving_average});
+  GradientFork<AnyWeighting> drops(tasks, GradDrop{});
+  GradientFork<IMTLG> counts(tasks, {}, GradientScope::tensor);
+  const auto expect_none = [&](auto& fork) {
+    EXPECT_EQ(step(fork, {history, items}), "no error");
+    EXPECT_EQ(step(fork, {items}), "no error");
+  };
+  expect_none(forgetful);
+  expect_none(whole);
+  expect_none(drops);
+  expect_none(counts);
+  // a loaded state of two memories does not fit one table either
+  GradientFork<CoreTask> loaded(tasks, {.norm = NormReference::moving_average}, GradientScope::tensor);
+  step(averages, {items});
+  averages->forget();
+  step(averages, {history, items});
+  std::vector<Tensor> saved;
+  averages->visit_state([&](const std::string&, Tensor& field) { saved.push_back(field.defined() ? field.clone() : field); });
+  size_t next = 0;
+  loaded->visit_state([&](const std::string&, Tensor& field) { field = saved.at(next++); });
+  EXPECT_TRUE(contains(step(loaded, {items}), "expected those of the step before, 2 in number, got \"items [6, 3]\""));
+  EXPECT_EQ(step(loaded, {history, items}), "no error");
 }
 
 TEST_F(Refusal, NumbersThatAreNotFinite) {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Forks of representations over a shared trunk: several in one call, how often the trunk is walked, scales; finite differences of both forms.
 #include <htl/gradient/backward.hpp>
+#include <htl/weighting/any_weighting.hpp>
 #include <htl/weighting/core_task.hpp>
+#include <htl/weighting/db_mtl.hpp>
+#include <htl/weighting/excess_mtl.hpp>
+#include <htl/weighting/moco.hpp>
 
 #include <support/dense_rows.hpp>
 #include <support/given.hpp>
@@ -210,6 +214,26 @@ TEST_F(Representation, AndRowsAgreeWithFiniteDifferencesOfTheWeightedLosses) {
         for (size_t t = 0; t < 3; ++t)  // above the fork: the plain sum
           EXPECT_TRUE(close(inputs[2 + t].grad().view({1, -1}), numeric_jacobian(weighted({1.0, 1.0, 1.0}), inputs, 2 + t), 1e-7, 1e-8));
       }
+}
+
+TEST_F(Representation, IsRefusedByMethodsThatRememberItsNumbers) {
+  Random random(76);
+  const Tensor bottom = random.normal({3, 4}).requires_grad_(), x = random.normal({5, 3});
+  for (const AnyWeighting& method : {AnyWeighting(MoCo{}), AnyWeighting(DBMTL{}), AnyWeighting(ExcessMTL{})}) {
+    GradientFork<AnyWeighting> fork(three_tasks(), method);
+    const auto losses = [&] {
+      const auto views = fork->split(x.mm(bottom).tanh());
+      TaskLosses result;
+      for (size_t t = 0; t < 3; ++t) result.values.set("t" + std::to_string(t), (views[t] - static_cast<double>(t)).square().mean());
+      return result;
+    };
+    EXPECT_TRUE(contains(sentence_of([&] { backward(losses(), fork); }), method.name() + ": it remembers every shared number",
+                         "those of the split representation belong to other samples", "htl::shared()"));
+    EXPECT_FALSE(bottom.grad().defined());
+    EXPECT_EQ(sentence_of([&] { backward(losses(), fork, shared(bottom)); }), "no error");
+    fork->forget();
+    bottom.mutable_grad() = Tensor();
+  }
 }
 
 }  // namespace

@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Gradients of dense shared layers against T whole backwards through dense tables: trunks, experts, levels, skips, no split at all, micro-batches, scopes.
 #include <htl/gradient/backward.hpp>
+#include <htl/weighting/any_weighting.hpp>
+#include <htl/weighting/cagrad.hpp>
+#include <htl/weighting/config.hpp>
 #include <htl/weighting/core_task.hpp>
+#include <htl/weighting/cr_mogm.hpp>
+#include <htl/weighting/fair_grad.hpp>
+#include <htl/weighting/grad_drop.hpp>
+#include <htl/weighting/imtlg.hpp>
+#include <htl/weighting/modo.hpp>
+#include <htl/weighting/nash_mtl.hpp>
+#include <htl/weighting/pcgrad.hpp>
 #include <htl/weighting/sum.hpp>
 
 #include <support/given.hpp>
@@ -15,6 +25,7 @@
 #include <torch/nn/modules/linear.h>
 
 #include <functional>
+#include <utility>
 
 namespace {
 
@@ -121,9 +132,10 @@ TEST_F(SharedLayers, AreOneVectorOrSeveralByScope) {
     EXPECT_TRUE(is_gramian(report.gramian, jacobian));
     // named: [6, 5], [5, 4], [5], [4, 4], then what is not reached, then the tables
     const std::vector<int64_t> widths = {30, 20, 5, 16, 24, 24, 8, 21, 10};
-    std::vector<int64_t> groups = {0, 1, 2, 3, -1, -1, -1, 4, 5};  // a vector of tensors is a thing each
+    std::vector<int64_t> groups = {0, 1, 2, 3, -1, -1, -1, 4, 5};
     if (scope == GradientScope::whole) groups = {0, 0, 0, 0, -1, -1, -1, 0, 0};
-    EXPECT_EQ(report.groups.size(), scope == GradientScope::whole ? 1U : 6U);
+    if (scope == GradientScope::module) groups = {0, 0, 1, 2, -1, -1, -1, 3, 4};  // a vector of parameters is one thing, as a module is
+    EXPECT_EQ(report.groups.size(), scope == GradientScope::whole ? 1U : scope == GradientScope::module ? 5U : 6U);
     EXPECT_EQ(report.weights.defined(), scope == GradientScope::whole);
     Tensor expected = at::zeros({jacobian.size(1)}, at::kDouble);
     for (int64_t g = 0; g < 6; ++g) {
@@ -352,6 +364,69 @@ TEST_F(SharedLayers, InFloatAndUnderAutocastAreTheDoubleResultUpToRounding) {
   }
 }
 
+TEST_F(SharedLayers, OfOursUnderAutocastAreThePlainBackwardUnderIt) {
+  Random random(103);
+  const RowTable items(random.normal({7, 3}, 1.0, at::kFloat).requires_grad_(), "items"),
+      users(random.normal({5, 4}, 1.0, at::kFloat).requires_grad_(), "users");
+  Mlp trunk(MlpOptions({6, 4}, {16, 8}));
+  std::vector<torch::nn::Linear> heads = {torch::nn::Linear(12, 1), torch::nn::Linear(12, 1), torch::nn::Linear(12, 1)};
+  const std::vector<double> given = {0.7, -1.3, 2.1};
+  const auto ids = [&](const RowTable& table, int64_t fields) { return FieldBatch::of(random.ids({64, fields}, table.rows())); };
+  const FieldBatch of_items = ids(items, 2), of_users = ids(users, 1);
+  const Tensor x = random.normal({64, 4}, 1.0, at::kFloat);
+  const auto copies = [](const Tensor& tensor) { return std::vector<Tensor>(3, tensor); };
+  const auto losses_through = [&](const auto& split, const auto& split_rows) {
+    at::autocast::set_autocast_enabled(at::kCPU, true);
+    const auto views = split(trunk->forward({lookup(items, of_items).values(), x})), rows = split_rows(lookup(users, of_users));
+    EXPECT_EQ(views[0].scalar_type(), at::kBFloat16);
+    TaskLosses losses;
+    for (size_t t = 0; t < 3; ++t) {
+      const Tensor output = heads[t]->forward(at::cat({views[t].to(at::kFloat), rows[t]}, 1));
+      losses.values.set("t" + std::to_string(t), (output.to(at::kFloat).squeeze(1) - x.select(1, static_cast<int64_t>(t))).square().mean());
+    }
+    at::autocast::set_autocast_enabled(at::kCPU, false);
+    at::autocast::clear_cache();
+    return losses;
+  };
+  const auto plain = [&] { return losses_through(copies, [&](Lookup look) { return copies(look.values()); }); };
+  const auto take = [&] {  // what a backward left, tensor by tensor
+    std::vector<Tensor> result = {dense_gradient(items).flatten(), dense_gradient(users).flatten()};
+    for (const Tensor& parameter : trunk->parameters()) {
+      EXPECT_EQ(parameter.grad().scalar_type(), at::kFloat);
+      result.push_back(std::exchange(parameter.mutable_grad(), Tensor()).to(at::kDouble).flatten());
+    }
+    items.gradient().clear();
+    users.gradient().clear();
+    return result;
+  };
+  std::vector<std::vector<Tensor>> of_task;
+  for (size_t t = 0; t < 3; ++t) {
+    plain()["t" + std::to_string(t)].backward();
+    of_task.push_back(take());
+  }
+  const TaskLosses whole = plain();
+  (given[0] * whole["t0"] + given[1] * whole["t1"] + given[2] * whole["t2"]).backward();
+  const std::vector<Tensor> of_sum = take();
+
+  GradientFork<Given> fork(task_set(3), {.values = given});
+  const TaskLosses losses = losses_through([&](const Tensor& tensor) { return fork->split(tensor); }, [&](const Lookup& look) { return fork->split(look); });
+  const GradientReport report = backward(losses, fork, shared(trunk, items, users));
+  const std::vector<Tensor> got = take();
+  std::vector<Tensor> rows;
+  for (const std::vector<Tensor>& gradients : of_task) rows.push_back(at::cat(gradients));
+  const Tensor jacobian = at::stack(rows), k = jacobian.mm(jacobian.t()), size = k.diagonal().sqrt();
+  // each task's gradient goes the way that it goes alone, so that only sums in float differ
+  EXPECT_TRUE(close(report.gramian / (size.unsqueeze(0) * size.unsqueeze(1)), k / (size.unsqueeze(0) * size.unsqueeze(1)), 0.0, 1e-6));
+  EXPECT_TRUE(close(at::cat(got), at::tensor(given, at::kDouble).matmul(jacobian), 0.0, 1e-6 * jacobian.abs().max().item<double>()));
+  // between the loss and a weight a gradient is rounded to bfloat16 up to five times, by 2⁻⁸ of itself each: of the sum after it was weighted and added, of the
+  // tasks before
+  for (size_t i = 0; i < got.size(); ++i) {
+    double sizes = 0.0;
+    for (size_t t = 0; t < 3; ++t) sizes += std::abs(given[t]) * of_task[t][i].norm().item<double>();
+    EXPECT_LE((got[i] - of_sum[i]).norm().item<double>(), 5.0 * 0x1p-8 * sizes) << "tensor " << i;
+  }
+}
+
 TEST_F(SharedLayers, OfSixtyFourTasksAreExact) {
   Random random(96);
   const Model m(random, Kind::rows_and_bottom, 64);
@@ -466,7 +541,8 @@ TEST_F(SharedLayers, GiveMethodsOfSeveralBatchesTheirProducts) {
       EXPECT_TRUE(close(told.cross, jacobians[0].mm(jacobians[1].t()), 0.0, 1e-12 * jacobians[0].norm().item<double>() * jacobians[1].norm().item<double>()));
       EXPECT_TRUE(is_gramian(told.matrix, jacobians.back()));
       EXPECT_TRUE(same_bits(told.active, active));
-      EXPECT_TRUE(is_combination(m.shared_gradient(), at::tensor({1.0, 2.0, 3.0}, at::kDouble), jacobians.back()));
+      const Tensor weights = at::tensor({1.0, 2.0, 3.0}, at::kDouble).where(active, 0.0);  // what a task says in one of the batches alone does not count
+      EXPECT_TRUE(is_combination(m.shared_gradient(), weights, jacobians.back()));
       const auto own = m.plain_gradients();
       for (size_t i = 0; i < own.size(); ++i) EXPECT_TRUE(close(own[i], plain[i]));
       EXPECT_TRUE(same_bits(report.gramian, told.matrix));
@@ -537,6 +613,16 @@ TEST_F(SharedLayers, ReportConflictsConditionAndMagnitudes) {
     } else {
       EXPECT_NEAR(got / condition, 1.0, 1e-13 * condition * condition);
     }
+    report.active = random.mask({tasks}, 0.7).to(at::kBool);
+    report.active[tasks - 1] = true;
+    const Tensor active = report.active.nonzero().squeeze(1), part = at::linalg_svdvals(g.index_select(0, active));
+    const double of_active = (part.max() / part.min()).item<double>(), told = report.condition_number().item<double>();
+    if (norms.index_select(0, active).min().item<double>() == 0.0) {
+      EXPECT_EQ(told, std::numeric_limits<double>::infinity());
+    } else {
+      EXPECT_NEAR(told / of_active, 1.0, 1e-13 * of_active * of_active) << "tasks that are not active do not count";
+    }
+    report.active = Tensor();
     double pairs = 0.0, opposed = 0.0;
     for (int64_t s = 0; s < tasks; ++s)
       for (int64_t t = 0; t < tasks; ++t) {
@@ -563,6 +649,72 @@ TEST_F(SharedLayers, ReportConflictsConditionAndMagnitudes) {
   EXPECT_TRUE(contains(sentence_of([] { GradientReport().conflict_rate(); }), "there is no Gramian yet"));
 }
 
+TEST_F(SharedLayers, ReportEverythingAsNamedNumbers) {
+  Random random(102);
+  const Model m(random, Kind::rows_and_bottom, 3);
+  const auto report_of = [&](const AnyWeighting& method, GradientScope scope) {
+    GradientFork<AnyWeighting> fork(task_set(3), method, scope);
+    return backward(m.through(fork), fork, m.shared_set());
+  };
+  const GradientReport report = report_of(CAGrad{.c = 0.4}, GradientScope::whole);
+  const Named<double> scalars = report.scalars();
+  EXPECT_EQ(quoted(scalars.names()),
+            R"("losses/t0", "losses/t1", "losses/t2", "norms/t0", "norms/t1", "norms/t2", "weights/t0", "weights/t1", "weights/t2", "cosines/t0,t1", )"
+            R"("cosines/t0,t2", "cosines/t1,t2", "magnitude_similarity/t0,t1", "magnitude_similarity/t0,t2", "magnitude_similarity/t1,t2", "combined_norm", )"
+            R"("conflict_rate", "condition_number")");
+  EXPECT_EQ(scalars["losses/t1"], report.losses[1].item<double>());
+  EXPECT_EQ(scalars["norms/t2"], report.norms()[2].item<double>());
+  EXPECT_EQ(scalars["weights/t0"], report.weights[0].item<double>());
+  EXPECT_EQ(scalars["cosines/t0,t2"], report.cosines()[0][2].item<double>());
+  EXPECT_EQ(scalars["cosines/t1,t2"], report.cosines()[1][2].item<double>());
+  EXPECT_EQ(scalars["magnitude_similarity/t0,t1"], report.magnitude_similarity()[0][1].item<double>());
+  EXPECT_EQ(scalars["combined_norm"], report.combined_norm().item<double>());
+  EXPECT_EQ(scalars["conflict_rate"], report.conflict_rate().item<double>());
+  EXPECT_EQ(scalars["condition_number"], report.condition_number().item<double>());
+  const auto [names, values] = report.unread_scalars();
+  EXPECT_EQ(names, scalars.names());
+  EXPECT_EQ(values[9].item<double>(), scalars["cosines/t0,t1"]);
+  const Named<double> by_tensor = report_of(CAGrad{}, GradientScope::tensor).scalars();
+  EXPECT_TRUE(by_tensor.contains("weights/items/t1") && by_tensor.contains("weights/0.0/t2") && !by_tensor.contains("weights/t0")) << quoted(by_tensor.names());
+  const Named<double> dropped = report_of(GradDrop{}, GradientScope::whole).scalars();
+  EXPECT_FALSE(dropped.contains("weights/t0"));
+  EXPECT_TRUE(dropped.contains("combined_norm"));
+  GradientReport alone;
+  alone.gramian = report.gramian;
+  EXPECT_TRUE(contains(sentence_of([&] { alone.scalars(); }), "expected names of 3 tasks, got 0"));
+}
+
+TEST_F(SharedLayers, ReportHowOftenAMethodHadNoSolution) {
+  const Tensor weight = at::ones({2}, at::kDouble).requires_grad_();
+  const auto opposed = [&] {  // two tasks that pull the same way apart
+    TaskLosses losses;
+    losses.values.set("t0", weight.sum()).set("t1", -2.0 * weight.sum());
+    return losses;
+  };
+  for (const AnyWeighting& method : {AnyWeighting(NashMTL{}), AnyWeighting(FairGrad{}), AnyWeighting(IMTLG{}), AnyWeighting(ConFIG{}),
+                                     AnyWeighting(CRMOGM<AnyWeighting>{.inner = NashMTL{}}), AnyWeighting(CRMOGM<IMTLG>{})}) {
+    SCOPED_TRACE(method.name());
+    GradientFork<AnyWeighting> fork(task_set(2), method);
+    const GradientReport first = backward(opposed(), fork, shared(weight));
+    TaskLosses agree;
+    agree.values.set("t0", weight.sum()).set("t1", weight.select(0, 0) * 3.0);
+    const GradientReport second = backward(agree, fork, shared(weight)), third = backward(opposed(), fork, shared(weight));
+    EXPECT_EQ(first.fallbacks.item<int64_t>(), 1);
+    EXPECT_EQ(second.fallbacks.item<int64_t>(), 1);
+    EXPECT_EQ(third.fallbacks.item<int64_t>(), 2);
+    EXPECT_EQ(third.scalars()["fallbacks"], 2.0);
+    fork->forget();
+    EXPECT_EQ(backward(agree, fork, shared(weight)).fallbacks.item<int64_t>(), 0);
+  }
+  GradientFork<NashMTL> by_tensor(task_set(2), {}, GradientScope::tensor);
+  const Tensor other = at::ones({2}, at::kDouble).requires_grad_();
+  TaskLosses losses;
+  losses.values.set("t0", weight.sum() + other.sum()).set("t1", -weight.sum() - other.sum());
+  EXPECT_EQ(backward(losses, by_tensor, shared(weight, other)).fallbacks.item<int64_t>(), 2) << "over all groups";
+  GradientFork<PCGrad> without(task_set(2));
+  EXPECT_FALSE(backward(opposed(), without, shared(weight)).fallbacks.defined());
+}
+
 TEST_F(SharedLayers, RefuseWhatTheMethodWouldNotSee) {
   Random random(97);
   const Model m(random, Kind::bottom, 3);
@@ -583,6 +735,8 @@ TEST_F(SharedLayers, RefuseWhatTheMethodWouldNotSee) {
   EXPECT_TRUE(contains(sentence_of([&] { shared(m.tables[0], RowTable(m.tables[0].weight(), "other")); }), "two tables over one weight"));
   EXPECT_EQ(shared(m.tables[0].weight(), m.tables[0]).parameters().size() + shared(m.tables[0], m.tables[0].weight()).parameters().size(), 0U);
   EXPECT_TRUE(contains(say(shared(m.named, m.tables[0].weight())), "the weight of table \"items\" as a parameter, but it is looked up by rows"));
+  EXPECT_TRUE(contains(say(shared(m.named, m.tables, at::ones({2}, at::TensorOptions(at::kMeta)).requires_grad_())),
+                       "expected what the tasks share on one device, got \"representation\" on cpu and \"2\" on meta; move one of them"));
   const torch::nn::Linear frozen(2, 2);
   for (Tensor& parameter : frozen->parameters()) parameter.requires_grad_(false);
   EXPECT_TRUE(contains(say(shared(frozen).others_summed()), "nothing that htl::shared() names requires a gradient"));
@@ -592,6 +746,14 @@ TEST_F(SharedLayers, RefuseWhatTheMethodWouldNotSee) {
     backward(m.through(accumulating), accumulating, m.shared_set(), {.accumulate = true});
     EXPECT_TRUE(contains(sentence_of([&] { backward(m.through(accumulating), accumulating, shared(m.named[0], m.tables).others_summed()); }),
                          "keeps gradients of earlier micro-batches for the shared parameter", "of shape [", "which this call does not name"));
+  }
+  {  // nor does a step of several batches take micro-batches in
+    GradientFork<MoDo> accumulating(task_set(3));
+    backward(m.through(accumulating), accumulating, m.shared_set(), {.accumulate = true});
+    const std::vector<TaskLosses> three = {m.through(accumulating), m.through(accumulating), m.through(accumulating)};
+    EXPECT_TRUE(contains(sentence_of([&] { backward(three, accumulating, m.shared_set()); }), "keeps gradients of earlier micro-batches", "forget()"));
+    accumulating->forget();
+    EXPECT_EQ(sentence_of([&] { backward(three, accumulating, m.shared_set()); }), "no error");
   }
   {  // without a split every task is a pass of its own; the last one frees the graph
     m.clear();

@@ -2,6 +2,7 @@
 // For each concept one archetype that just satisfies it, and per requirement one near-miss that is refused. All of it is checked while compiling.
 #include <htl/data/batch.hpp>
 #include <htl/embedding/field_embedding.hpp>
+#include <htl/io/warm_start.hpp>
 #include <htl/loss/one_pass.hpp>
 #include <htl/metrics/metric.hpp>
 #include <htl/nn/tower.hpp>
@@ -10,11 +11,13 @@
 #include <htl/task/task_loss.hpp>
 #include <htl/transfer/information_fusion.hpp>
 #include <htl/transfer/label_embedding.hpp>
-#include <htl/weighting/weighting.hpp>
+#include <htl/weighting/any_weighting.hpp>
 
 #include <gtest/gtest.h>
 
 #include <array>
+#include <concepts>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -180,6 +183,139 @@ static_assert(!htl::GramianWeighting<MethodWithoutState>);
 static_assert(!htl::GramianWeighting<MethodWhoseStateIsSecret>);
 static_assert(!htl::GramianWeighting<MethodWhoseStateNeedsASize>);
 
+// --- methods that see the task gradients -----------------------------------------------------------------------------------------------------------------
+struct AnAggregator {
+  htl::SharedGradient aggregate(const htl::TaskGradients&) const { return {}; }
+};
+struct AggregatorOfATensor {
+  htl::SharedGradient aggregate(const at::Tensor&) const { return {}; }
+};
+struct AggregatorThatChangesItself {
+  htl::SharedGradient aggregate(const htl::TaskGradients&) { return {}; }
+};
+struct AggregatorThatReturnsATensor {
+  at::Tensor aggregate(const htl::TaskGradients& gradients) const { return gradients.parts.front().values; }
+};
+struct AggregatorThatStaysHome : AnAggregator, Uncopyable {};
+static_assert(htl::StatelessAggregator<AnAggregator> && !htl::StatefulAggregator<AnAggregator> && htl::GradientAggregator<AnAggregator>);
+static_assert(!htl::GradientAggregator<AggregatorOfATensor>);
+static_assert(!htl::GradientAggregator<AggregatorThatChangesItself>);
+static_assert(!htl::GradientAggregator<AggregatorThatReturnsATensor>);
+static_assert(!htl::GradientAggregator<AggregatorThatStaysHome>);
+static_assert(!htl::GradientAggregator<AMethod>);
+
+struct AnAggregatorWithMemory {
+  using State = AMethodWithMemory::State;
+  htl::SharedGradient aggregate(const htl::TaskGradients&, State&) const { return {}; }
+};
+struct AggregatorWithoutState {
+  htl::SharedGradient aggregate(const htl::TaskGradients&, at::Tensor&) const { return {}; }
+};
+struct AggregatorThatTakesItsStateAway {  // what it learned would be gone
+  using State = AMethodWithMemory::State;
+  htl::SharedGradient aggregate(const htl::TaskGradients&, State&&) const { return {}; }
+};
+struct AggregatorWithMemoryThatChangesItself {
+  using State = AMethodWithMemory::State;
+  htl::SharedGradient aggregate(const htl::TaskGradients&, State&) { return {}; }
+};
+struct AggregatorWithMemoryThatReturnsATensor {
+  using State = AMethodWithMemory::State;
+  at::Tensor aggregate(const htl::TaskGradients&, State& state) const { return state.mean; }
+};
+struct AggregatorWhoseStateIsSecret {
+  using State = MethodWhoseStateIsSecret::State;
+  htl::SharedGradient aggregate(const htl::TaskGradients&, State&) const { return {}; }
+};
+struct AggregatorWhoseStateNeedsASize {
+  using State = MethodWhoseStateNeedsASize::State;
+  htl::SharedGradient aggregate(const htl::TaskGradients&, State&) const { return {}; }
+};
+struct AggregatorWithMemoryThatStaysHome : AnAggregatorWithMemory, Uncopyable {};
+static_assert(htl::StatefulAggregator<AnAggregatorWithMemory> && !htl::StatelessAggregator<AnAggregatorWithMemory>);
+static_assert(htl::GradientAggregator<AnAggregatorWithMemory>);
+static_assert(!htl::GradientAggregator<AggregatorWithoutState>);
+static_assert(!htl::GradientAggregator<AggregatorThatTakesItsStateAway>);
+static_assert(!htl::GradientAggregator<AggregatorWithMemoryThatChangesItself>);
+static_assert(!htl::GradientAggregator<AggregatorWithMemoryThatReturnsATensor>);
+static_assert(!htl::GradientAggregator<AggregatorWhoseStateIsSecret>);
+static_assert(!htl::GradientAggregator<AggregatorWhoseStateNeedsASize>);
+static_assert(!htl::GradientAggregator<AggregatorWithMemoryThatStaysHome>);
+
+// --- GradientMethod: with a member `aggregate` an aggregator, else a weighting; no form stands in for the other that is wrong
+// ----------------------------------
+struct MethodOfNothing {};
+struct WeightingWithAWrongAggregate : AMethod {
+  htl::SharedGradient aggregate(const at::Tensor&) const { return {}; }
+};
+struct WeightingThatForgotItsState : AMethod {  // has a State, so weights(gramian, state) is asked
+  using State = AMethodWithMemory::State;
+};
+struct WeightingThatAggregatesToo : MethodOfATensor, AnAggregator {};
+static_assert(htl::GradientMethod<AMethod> && htl::GradientMethod<AMethodWithMemory>);
+static_assert(htl::GradientMethod<AnAggregator> && htl::GradientMethod<AnAggregatorWithMemory> && htl::GradientMethod<WeightingThatAggregatesToo>);
+static_assert(!htl::GradientMethod<MethodOfNothing>);
+static_assert(!htl::GradientMethod<MethodOfATensor>);
+static_assert(!htl::GradientMethod<MethodThatStaysHome>);
+static_assert(!htl::GradientMethod<MethodWhoseStateIsSecret>);
+static_assert(!htl::GradientMethod<WeightingThatForgotItsState>);
+static_assert(!htl::GradientMethod<AggregatorOfATensor>);
+static_assert(!htl::GradientMethod<AggregatorWithMemoryThatStaysHome>);
+static_assert(htl::GramianWeighting<WeightingWithAWrongAggregate> && !htl::GradientMethod<WeightingWithAWrongAggregate>);
+
+// --- LossObserver ----------------------------------------------------------------------------------------------------------------------------------------
+struct AnObserver : AMethodWithMemory {
+  void observe(const at::Tensor& losses, State& state) const { state.mean = losses; }
+};
+struct ObserverWithoutMemory : AMethod {
+  void observe(const at::Tensor&) const {}
+};
+struct ObserverOfLossesAlone : AMethodWithMemory {
+  void observe(const at::Tensor&) const {}
+};
+struct ObserverThatChangesItself : AMethodWithMemory {
+  void observe(const at::Tensor&, State&) {}
+};
+struct ObserverOfOneNumber : AMethodWithMemory {
+  void observe(double, State&) const {}
+};
+struct ObserverWithoutWeights : AnAggregatorWithMemory {
+  void observe(const at::Tensor&, State&) const {}
+};
+static_assert(htl::LossObserver<AnObserver>);
+static_assert(!htl::LossObserver<AMethodWithMemory>);
+static_assert(!htl::LossObserver<ObserverWithoutMemory>);
+static_assert(!htl::LossObserver<ObserverOfLossesAlone>);
+static_assert(!htl::LossObserver<ObserverThatChangesItself>);
+static_assert(!htl::LossObserver<ObserverOfOneNumber>);
+static_assert(!htl::LossObserver<ObserverWithoutWeights>);
+
+// --- BatchesWeighting ------------------------------------------------------------------------------------------------------------------------------------
+struct AMethodOfBatches : AMethod {
+  int32_t batches() const { return 3; }
+};
+struct AMethodOfBatchesWithMemory : AMethodWithMemory {
+  static constexpr int64_t batches() { return 2; }
+};
+struct BatchesAsAField : AMethod {
+  int64_t batches = 3;
+};
+struct BatchesThatCount : AMethod {
+  int64_t batches() { return 3; }
+};
+struct BatchesInWords : AMethod {
+  std::string batches() const { return "three"; }
+};
+struct BatchesOfAnAggregator : AnAggregator {
+  int64_t batches() const { return 3; }
+};
+static_assert(htl::BatchesWeighting<AMethodOfBatches> && htl::BatchesWeighting<AMethodOfBatchesWithMemory>);
+static_assert(!htl::BatchesWeighting<AMethod>);
+static_assert(!htl::BatchesWeighting<BatchesAsAField>);
+static_assert(!htl::BatchesWeighting<BatchesThatCount>);
+static_assert(!htl::BatchesWeighting<BatchesInWords>);
+static_assert(!htl::BatchesWeighting<BatchesOfAnAggregator>);
+
 // --- BatchSource -----------------------------------------------------------------------------------------------------------------------------------------
 struct SourceWithoutEnd {
   const htl::Batch* begin() const { return nullptr; }
@@ -297,6 +433,43 @@ static_assert(!htl::TaskFusion<HolderWithoutOptions<AFusion>>);
 static_assert(!htl::TaskFusion<HolderOf<FusionOfOne, htl::InformationFusionOptions>>);
 static_assert(!htl::TaskFusion<HolderOf<FusionThatKeepsAll, htl::InformationFusionOptions>>);
 
+// --- MadeFrom: a holder of LibTorch's claims to be made of anything, its module does not ---------------------------------------------------------------------
+static_assert(htl::MadeFrom<htl::Tower, htl::TowerOptions> && htl::MadeFrom<HolderOf<ATower, htl::TowerOptions>, htl::TowerOptions>);
+static_assert(std::constructible_from<htl::Tower, std::string> && !htl::MadeFrom<htl::Tower, std::string>);
+static_assert(!htl::MadeFrom<HolderWithoutOptions<ATower>, htl::TowerOptions>);
+
+// --- HasFields, OptimizerOfParameters --------------------------------------------------------------------------------------------------------------------
+struct FieldsOfNothing {
+  void fields() {}
+};
+struct FieldsWithoutNames {
+  void fields(const std::function<void(at::Tensor&)>&) {}
+};
+struct FieldsOfNumbers {
+  void fields(const std::function<void(const char*, double&)>&) {}
+};
+static_assert(htl::HasFields<AMethodWithMemory::State>);
+static_assert(!htl::HasFields<FieldsOfNothing>);
+static_assert(!htl::HasFields<FieldsWithoutNames>);
+static_assert(!htl::HasFields<FieldsOfNumbers>);
+
+struct AnOptimizer : AMethodWithMemory::State {
+  std::vector<at::Tensor> parameters() const { return {}; }
+};
+struct AnOptimizerOfRows : AMethodWithMemory::State {
+  std::vector<htl::RowTable> tables() const { return {}; }
+};
+struct OptimizerWithoutState {
+  std::vector<at::Tensor> parameters() const { return {}; }
+};
+struct OptimizerThatCollects : AMethodWithMemory::State {
+  std::vector<at::Tensor> parameters() { return {}; }
+};
+static_assert(htl::OptimizerOfParameters<AnOptimizer> && htl::OptimizerOfParameters<AnOptimizerOfRows>);
+static_assert(!htl::OptimizerOfParameters<AMethodWithMemory::State>);
+static_assert(!htl::OptimizerOfParameters<OptimizerWithoutState>);
+static_assert(!htl::OptimizerOfParameters<OptimizerThatCollects>);
+
 // An archetype is also enough at run time: nothing beyond the concept is asked for
 TEST(Concepts, AnArchetypeOfALossWorksAsAnyLoss) {
   const htl::AnyLoss loss = ALoss{};
@@ -310,6 +483,23 @@ TEST(Concepts, AnArchetypeOfATransformWorksAsAnyLabelTransform) {
   EXPECT_EQ(transform.name(), "a");
   EXPECT_TRUE(transform.is_fitted());
   EXPECT_TRUE(transform.statistics().empty());
+}
+
+TEST(Concepts, ArchetypesOfMethodsWorkAsAnyWeighting) {
+  const htl::TaskGramian gramian{.matrix = at::ones({1, 1}, at::kDouble)};
+  const htl::AnyWeighting plain = AMethod{}, of_batches = AMethodOfBatches{}, observer = AnObserver{}, aggregator = AnAggregatorWithMemory{};
+  htl::AnyWeighting::State none = plain.initial_state(), memory = observer.initial_state(), other = aggregator.initial_state();
+  EXPECT_TRUE(plain.weights(gramian, none).is_same(gramian.matrix));
+  EXPECT_EQ(plain.batches(), 1);
+  EXPECT_EQ(of_batches.batches(), 3);
+  EXPECT_FALSE(observer.sees_gradients());
+  EXPECT_TRUE(aggregator.sees_gradients());
+  EXPECT_TRUE(aggregator.aggregate({}, other).parts.empty());
+  observer.observe(gramian.matrix, memory);
+  memory.fields([&](const char* name, at::Tensor& field) {
+    EXPECT_STREQ(name, "mean");
+    EXPECT_TRUE(field.is_same(gramian.matrix));
+  });
 }
 
 }  // namespace

@@ -31,6 +31,7 @@
 #include <chrono>
 #include <csignal>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -115,6 +116,11 @@ void expect_same(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>
   for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(same_bits(a[i], b[i])) << names[i];
 }
 
+void expect_same(const htl::Named<at::Tensor>& a, const htl::Named<at::Tensor>& b) {
+  ASSERT_EQ(a.names(), b.names());
+  for (const auto& [name, tensor] : a) EXPECT_TRUE(same_bits(b[name], tensor)) << name;
+}
+
 TEST(TrainingState, GoesOnBitByBitFromAnyStepInAnotherProcessesObjects) {
   const TemporaryFolder folder;
   const htl::Checkpoints checkpoints(folder.path("checkpoints"));
@@ -168,48 +174,49 @@ TEST(TrainingState, KeepsTheForkOfAModelWithItsMethodAndGenerator) {
   EXPECT_TRUE(contains(sentence_of([&] { later.state.tensors(); }), "while micro-batches are accumulated"));
 }
 
-/// A model whose method is a value of any kind (cr_mogm:inner=gradvac,inner.order=ascending), has another one inside, and remembers something for each shared
-/// tensor.
-struct AnyMethodNetImpl : torch::nn::Module {
-  AnyMethodNetImpl()
+/// A small model with a fork of any method.
+template <class Method>
+struct MethodNet : torch::nn::Module {
+  MethodNet(Method method, htl::GradientScope scope)
       : embedding(register_module("embedding", htl::FieldEmbedding(htl::FieldEmbeddingOptions(std::vector<int64_t>{50, 30}, 4)))),
         bottom(register_module("bottom", torch::nn::Linear(embedding->width(), 6))),
         click(register_module("click", torch::nn::Linear(6, 1))),
         time(register_module("time", torch::nn::Linear(6, 1))),
-        fork(register_module(
-            "fork", htl::GradientFork<htl::AnyWeighting>(tasks(), htl::CRMOGM<htl::AnyWeighting>{.inner = htl::GradVac{.order = htl::Order::ascending}},
-                                                         htl::GradientScope::tensor))) {}
+        fork(register_module("fork", htl::GradientFork<Method>(tasks(), std::move(method), scope))) {}
   htl::FieldEmbedding embedding{nullptr};
   torch::nn::Linear bottom{nullptr}, click{nullptr}, time{nullptr};
-  htl::GradientFork<htl::AnyWeighting> fork{nullptr};
+  htl::GradientFork<Method> fork{nullptr};
 };
-TORCH_MODULE(AnyMethodNet);
 
-struct AnyMethodTraining {
-  AnyMethodTraining() { state.add("model", net).add("rows", rows).add("dense", dense); }
+template <class Method>
+struct MethodTraining {
+  explicit MethodTraining(Method method, htl::GradientScope scope = htl::GradientScope::tensor) : net(std::move(method), scope) {
+    state.add("model", net).add("rows", rows).add("dense", dense);
+  }
   void run(int64_t from, int64_t to) {
     const htl::TableData data = Training::data();
     for (int64_t step = from; step < to; ++step) {
       const htl::Batch batch = data.gather(at::arange(16 * step, 16 * step + 16));
       dense.zero_grad();
-      const auto views = net->fork->split(net->bottom(net->embedding->forward(batch)).tanh());
+      const auto views = net.fork->split(net.bottom(net.embedding->forward(batch)).tanh());
       htl::TaskLosses losses;
-      losses.values.set("click", at::binary_cross_entropy_with_logits(net->click(views[0]).squeeze(1), batch.labels["click"].value));
-      losses.values.set("time", (net->time(views[1]).squeeze(1) - batch.labels["time"].value).square().mean());
-      htl::backward(losses, net->fork, htl::shared(net->embedding, net->bottom));
+      losses.values.set("click", at::binary_cross_entropy_with_logits(net.click(views[0]).squeeze(1), batch.labels["click"].value));
+      losses.values.set("time", (net.time(views[1]).squeeze(1) - batch.labels["time"].value).square().mean());
+      htl::backward(losses, net.fork, htl::shared(net.embedding, net.bottom));
       rows.step();
       dense.step();
     }
   }
-  AnyMethodNet net;
-  htl::LazyAdam rows{net->embedding};
-  htl::FusedAdam dense{htl::dense_parameters(*net)};
+  MethodNet<Method> net;
+  htl::LazyAdam rows{net.embedding};
+  htl::FusedAdam dense{htl::dense_parameters(net)};
   htl::TrainingState state;
 };
 
 TEST(TrainingState, KeepsAnyMethodWithAnInnerOneForEachTensor) {
   torch::manual_seed(6);
-  AnyMethodTraining straight;
+  const htl::AnyWeighting method = htl::CRMOGM<htl::AnyWeighting>{.inner = htl::GradVac{.order = htl::Order::ascending}};
+  MethodTraining straight(method);
   straight.run(0, 2);
   const TemporaryFolder folder;
   const htl::Checkpoints checkpoints(folder.path("checkpoints"));
@@ -217,21 +224,72 @@ TEST(TrainingState, KeepsAnyMethodWithAnInnerOneForEachTensor) {
   straight.run(2, 5);
 
   torch::manual_seed(78);  // other weights
-  AnyMethodTraining fresh, later;
+  MethodTraining fresh(method), later(method);
   later.run(3, 5);  // another past
   const htl::Named<at::Tensor> saved = checkpoints.newest()->tensors;
   EXPECT_EQ(saved["model.fork.inner/targets.shapes"].sizes(), at::IntArrayRef({3, 3}));  // a table, a weight and a bias; [2, 2] each
-  for (AnyMethodTraining* training : {&fresh, &later}) {
+  for (MethodTraining<htl::AnyWeighting>* training : {&fresh, &later}) {
     training->state.load(saved);
     training->run(2, 5);
-    const htl::Named<at::Tensor> expected = straight.state.tensors(), got = training->state.tensors();
-    ASSERT_EQ(got.names(), expected.names());
-    for (const auto& [name, tensor] : expected) EXPECT_TRUE(same_bits(got[name], tensor)) << name;
+    expect_same(straight.state.tensors(), training->state.tensors());
   }
-  later.net->fork->forget();  // and the memory does count
+  later.net.fork->forget();  // and the memory does count
   fresh.run(5, 6);
   later.run(5, 6);
-  EXPECT_FALSE(same_bits(fresh.net->bottom->weight, later.net->bottom->weight));
+  EXPECT_FALSE(same_bits(fresh.net.bottom->weight, later.net.bottom->weight));
+}
+
+/// A method as a user writes one: it remembers averages and a count, in place or not, and it draws.
+struct OwnMethod {
+  struct State {
+    at::Tensor norms, products, calls;  // [T], [T, T], [] int64
+    template <class Visit>
+    void fields(Visit&& visit) {
+      visit("norms", norms);
+      visit("products", products);
+      visit("calls", calls);
+    }
+  };
+  at::Tensor weights(const htl::TaskGramian& gramian, State& state) const {
+    const at::Tensor now = gramian.matrix.diagonal().clamp_min(0.0).sqrt();
+    if (!state.norms.defined()) state = {now, gramian.matrix.clone(), at::zeros({}, at::kLong)};
+    state.norms = state.norms.lerp(now, 0.3);
+    state.products.lerp_(gramian.matrix, 0.1);
+    state.calls.add_(1);
+    const at::Tensor drawn = at::rand({gramian.tasks()}, gramian.generator, now.options()), agrees = state.products.sum(1).gt(0.0);
+    return (1.0 + drawn) * (1.0 + 0.5 * agrees) / state.norms.clamp_min(1e-12) / (state.calls + gramian.step);
+  }
+};
+
+TEST(TrainingState, KeepsAUsersOwnMethodWithoutAFurtherLine) {
+  const auto training = [](uint64_t seed, htl::GradientScope scope) {
+    torch::manual_seed(seed);
+    auto result = std::make_unique<MethodTraining<OwnMethod>>(OwnMethod{}, scope);
+    result->net.fork->generator() = at::make_generator<at::CPUGeneratorImpl>(seed);
+    return result;
+  };
+  for (const htl::GradientScope scope : {htl::GradientScope::whole, htl::GradientScope::tensor})
+    for (const int64_t before : {0, 1, 3}) {  // at first it remembers nothing yet
+      SCOPED_TRACE(c10::str("scope ", static_cast<int>(scope), ", saved after ", before));
+      const TemporaryFolder folder;
+      const htl::Checkpoints checkpoints(folder.path("checkpoints"));
+      {
+        const auto killed = training(7, scope);  // nothing of it is left but the file
+        killed->run(0, before);
+        checkpoints.save(before, killed->state);
+      }
+      const auto straight = training(7, scope), resumed = training(8, scope), forgetful = training(9, scope);
+      straight->run(0, 5);
+      for (const auto& other : {resumed.get(), forgetful.get()}) other->state.load(checkpoints.newest()->tensors);
+      resumed->run(before, 5);
+      expect_same(straight->state.tensors(), resumed->state.tensors());
+      const int64_t step = forgetful->net.fork->step();
+      forgetful->net.fork->forget();
+      forgetful->net.fork->step() = step;
+      forgetful->run(before, 5);
+      EXPECT_EQ(same_bits(straight->net.bottom->weight, forgetful->net.bottom->weight), before == 0) << "the memory counts";
+      EXPECT_EQ(resumed->state.tensors().contains("model.fork.norms.shapes"), scope == htl::GradientScope::tensor);
+    }
 }
 
 TEST(TrainingState, TakesLibTorchsOptimizersAndTheUsersOwnTensors) {

@@ -6,6 +6,8 @@
 
 #include <ATen/ops/linalg_eigvalsh.h>
 
+#include <algorithm>
+#include <numeric>
 #include <set>
 
 namespace {
@@ -16,8 +18,8 @@ using at::Tensor;
 
 constexpr int64_t kTasks = 4;
 
-/// GradDrop draws a number for each shared number that was touched, which are others in a dense Jacobian; with a leak of 1 the draws don't matter. Its sums and
-/// signs are tested by themselves.
+/// GradDrop draws a number for each shared number that was touched, which are others in a dense Jacobian; with a leak of 1 the draws don't matter. With less it
+/// has a test of its own, which draws what the fork draws.
 const std::vector<std::string> kMethods = {"sum",
                                            "mean",
                                            "constant:weights=1;0.5;-2;0.25",
@@ -67,6 +69,15 @@ Model model_of(Random& random, Kind kind) {
   return m;
 }
 
+/// The fork's parts in their order, as places in Model::columns(): tables that are split, other tables, parameters.
+std::vector<size_t> parts_of(const Model& m) {
+  const size_t items = m.named.size(), users = items + 1;
+  const bool splits_users = m.kind == Kind::rows_and_bottom || m.kind == Kind::experts || m.kind == Kind::shared_gate || m.kind == Kind::levels;
+  std::vector<size_t> result = splits_users ? std::vector<size_t>{users, items} : std::vector<size_t>{items, users};
+  for (size_t p = 0; p < m.named.size() && m.kind != Kind::rows; ++p) result.push_back(p);
+  return result;
+}
+
 /// What the method sees of one batch, or of several micro-batches.
 struct Seen {
   Tensor jacobian, losses, active;
@@ -108,10 +119,50 @@ struct ByJacobian {
   }
 };
 
+/// Tensors that the method sees as one vector, and the reference that remembers for them.
+struct Group {
+  std::vector<int64_t> tensors;  // places in Model::columns()
+  ByJacobian brute;
+  bool is_lost = false;
+
+  /// Of every tensor's columns in the Jacobian those of this group.
+  Tensor places(const std::vector<Tensor>& of_tensors) const {
+    std::vector<Tensor> own;
+    for (const int64_t tensor : tensors) own.push_back(of_tensors[static_cast<size_t>(tensor)]);
+    return at::cat(own);
+  }
+};
+
+/// Groups in the order in which the fork asks its method for them, which is that of what they draw.
+std::vector<Group> groups_of(const Model& m, const std::string& text, GradientScope scope) {
+  const std::vector<int64_t> columns = m.columns();
+  std::vector<std::vector<size_t>> tensors;
+  if (scope == GradientScope::whole) {
+    tensors.emplace_back(columns.size());
+    std::iota(tensors.front().begin(), tensors.front().end(), size_t{0});
+  }
+  for (const size_t part : scope == GradientScope::whole ? std::vector<size_t>() : parts_of(m)) {
+    const bool joins = scope == GradientScope::module && part < m.named.size() && part != 0 && part != m.lower->parameters().size();
+    if (joins) {
+      tensors.back().push_back(part);
+    } else {
+      tensors.push_back({part});
+    }
+  }
+  std::vector<Group> result;
+  const at::Generator generator = at::detail::createCPUGenerator(17);
+  for (const std::vector<size_t>& own : tensors) {
+    Group& group = result.emplace_back(Group{{own.begin(), own.end()}, {make(text), {}}});
+    for (const size_t tensor : own) group.brute.columns.push_back(columns[tensor]);
+    group.brute.generator = generator;
+  }
+  return result;
+}
+
 /// Of the active tasks' Gramian; infinite where it is singular.
 double condition(const Seen& seen) {
   const Tensor j = seen.jacobian.index_select(0, seen.active.nonzero().view(-1));
-  if (j.size(0) == 0) return 1.0;
+  if (j.size(0) == 0 || !j.any().item<bool>()) return 1.0;
   const Tensor values = at::linalg_svdvals(j);
   const double ratio = values.max().item<double>() / values.min().item<double>();
   return j.size(0) <= j.size(1) && std::isfinite(ratio) ? ratio * ratio : std::numeric_limits<double>::infinity();
@@ -123,20 +174,21 @@ enum class Way { one, micro_batches };
 class EveryMethod : public Seeded {
  protected:
   /// Three steps of a method through a model, each against the brute force; how many there were, and in how many the Gramian was too close to singular for a
-  /// comparison, since weights are not unique there.
-  void run(const std::string& text, Kind kind, Way way) {
-    SCOPED_TRACE(text + ", kind " + std::to_string(static_cast<int>(kind)) + ", way " + std::to_string(static_cast<int>(way)));
+  /// comparison, since weights are not unique there. With a narrower scope each group counts for itself.
+  void run(const std::string& text, Kind kind, Way way, GradientScope scope = GradientScope::whole) {
+    SCOPED_TRACE(c10::str(text, ", kind ", static_cast<int>(kind), ", way ", static_cast<int>(way), ", scope ", static_cast<int>(scope)));
     Model m = model_of(random_, kind);
-    GradientFork<AnyWeighting> fork = fork_of(text);
-    ByJacobian brute{make(text), m.columns()};
+    GradientFork<AnyWeighting> fork = fork_of(text, scope);
+    std::vector<Group> groups = groups_of(m, text, scope);
+    const std::vector<Tensor> columns = at::arange(m.brute().jacobian.size(1)).split_with_sizes(m.columns());
+    const Shared set = scope == GradientScope::module ? shared(*m.lower, *m.upper, m.tables) : m.shared_set();
     for (int step = 0; step < 3; ++step) {
       m.clear();
       m.draw_batch(random_);
       Seen seen = Seen::of(m);
-      Tensor cross;
-      if (const int64_t batches = brute.method.batches(); batches > 1) {
+      std::vector<Tensor> jacobians = {seen.jacobian};
+      if (const int64_t batches = groups.front().brute.method.batches(); batches > 1) {
         std::vector<TaskLosses> losses = {m.through(fork)};
-        std::vector<Tensor> jacobians = {seen.jacobian};
         for (int64_t b = 1; b < batches; ++b) {
           m.draw_batch(random_);
           const Tensor active = seen.active;
@@ -145,12 +197,11 @@ class EveryMethod : public Seeded {
           jacobians.push_back(seen.jacobian);
           losses.push_back(m.through(fork));
         }
-        cross = jacobians[0].mm(jacobians[1].t());
-        backward(losses, fork, kind == Kind::rows ? Shared() : m.shared_set());
+        backward(losses, fork, kind == Kind::rows ? Shared() : set);
       } else {
         const auto back = [&](const BackwardOptions& options) {
           const TaskLosses losses = m.through(fork);
-          kind == Kind::rows ? backward(losses, fork, options) : backward(losses, fork, m.shared_set(), options);
+          kind == Kind::rows ? backward(losses, fork, options) : backward(losses, fork, set, options);
         };
         if (way == Way::micro_batches)
           for (int part = 0; part < 2; ++part) {
@@ -160,19 +211,17 @@ class EveryMethod : public Seeded {
           }
         back({});
       }
-      const Tensor expected = brute.aggregate(seen, cross), got = m.shared_gradient();
+      const Tensor got = m.shared_gradient();
       ASSERT_TRUE(at::isfinite(got).all().item<bool>()) << "step " << step;
-      ++steps_;
-      const double cond = condition(seen);
-      if (cond > 1e10) {
-        ++uncompared_;
-        return;  // later steps remember this one
+      for (Group& group : groups) {
+        SCOPED_TRACE(c10::str("step ", step, ", tensors ", at::IntArrayRef(group.tensors)));
+        const Tensor own = group.places(columns);
+        const auto narrowed = [&](const Tensor& jacobian) { return jacobian.index_select(1, own); };
+        const Tensor cross = jacobians.size() > 1 ? narrowed(jacobians[0]).mm(narrowed(jacobians[1]).t()) : Tensor();
+        compare(group, {narrowed(seen.jacobian), seen.losses, seen.active}, cross, got.index_select(0, own));
+        if (HasFatalFailure()) return;
       }
-      double largest = expected.abs().max().item<double>();
-      if (brute.weights.defined()) largest = std::max(largest, (brute.weights.unsqueeze(1) * seen.jacobian).abs().max().item<double>());
-      ASSERT_TRUE(close(got, expected, 0.0, largest * (cond <= 100.0 ? 1e-12 : 1e-14 * cond))) << "step " << step << ", condition " << cond;
-      well_ += cond <= 100.0;
-      nonzero_ += largest > 0.0;
+      if (std::all_of(groups.begin(), groups.end(), [](const Group& group) { return group.is_lost; })) return;
       TaskLosses after = m.through(fork);
       std::vector<Tensor> values;
       for (size_t t = 0; t < static_cast<size_t>(kTasks); ++t) {
@@ -180,8 +229,24 @@ class EveryMethod : public Seeded {
         after.values.set("t" + std::to_string(t), values.back());
       }
       fork->observe(after);
-      brute.method.observe(at::stack(values), brute.memory);
+      for (Group& group : groups) group.brute.method.observe(at::stack(values), group.brute.memory);
     }
+  }
+  void compare(Group& group, const Seen& seen, const Tensor& cross, const Tensor& got) {
+    const Tensor expected = group.brute.aggregate(seen, cross);
+    if (group.is_lost) return;  // but it has drawn its numbers
+    const double cond = condition(seen);
+    double largest = expected.abs().max().item<double>();
+    if (group.brute.weights.defined()) largest = std::max(largest, (group.brute.weights.unsqueeze(1) * seen.jacobian).abs().max().item<double>());
+    steps_ += seen.jacobian.any().item<bool>();  // else a tensor that nothing reaches, or no label at all
+    if (cond > 1e10) {
+      ++uncompared_;
+      group.is_lost = true;  // later steps remember this one
+      return;
+    }
+    ASSERT_TRUE(close(got, expected, 0.0, largest * (cond <= 100.0 ? 1e-12 : 1e-14 * cond))) << "condition " << cond;
+    well_ += cond <= 100.0;
+    nonzero_ += largest > 0.0;
   }
   /// Most steps had something to compare, many of them to full precision.
   void expect_compared() const {
@@ -219,6 +284,80 @@ TEST_F(EveryMethod, OfMicroBatchesIsTheMethodOfTheirSum) {
     }
   }
   expect_compared();
+}
+
+TEST_F(EveryMethod, OfANarrowScopeIsTheMethodOfEachGroupWithItsOwnMemory) {
+  for (const std::string& text : kMethods)
+    for (const Way way : {Way::one, Way::micro_batches}) {
+      if (way == Way::micro_batches && make(text).batches() > 1) continue;
+      for (const Kind kind : {Kind::rows, Kind::rows_and_bottom}) run(text, kind, way, GradientScope::tensor);
+      run(text, Kind::layers, way, GradientScope::module);
+      if (HasFatalFailure()) return;
+    }
+  expect_compared();
+}
+
+/// The sign drop by its definition, number by number: of each column of a Jacobian the sign that U draws, and `leak` of the other.
+Tensor sign_drop(const Tensor& jacobian, const Tensor& uniform, double leak) {
+  Tensor result = at::zeros({jacobian.size(1)}, at::kDouble);
+  const auto g = jacobian.accessor<double, 2>();
+  const auto u = uniform.accessor<double, 1>();
+  for (int64_t k = 0; k < jacobian.size(1); ++k) {
+    double sum = 0.0, size = 0.0, kept = 0.0;
+    for (int64_t t = 0; t < jacobian.size(0); ++t) sum += g[t][k], size += std::abs(g[t][k]);
+    if (size == 0.0) continue;
+    const bool keeps_positive = u[k] < 0.5 * (1.0 + sum / size);
+    for (int64_t t = 0; t < jacobian.size(0); ++t) kept += ((g[t][k] > 0.0) == keeps_positive ? 1.0 : leak) * g[t][k];
+    result[k] = kept;
+  }
+  return result;
+}
+
+TEST_F(EveryMethod, GradDropThroughTheForkDropsTheSignsThatWereDrawn) {
+  int64_t dropped = 0, numbers = 0;
+  for (const Kind kind : kinds)
+    for (const Way way : {Way::one, Way::micro_batches})
+      for (const double leak : {0.0, 0.25}) {
+        SCOPED_TRACE(c10::str("kind ", static_cast<int>(kind), ", way ", static_cast<int>(way), ", leak ", leak));
+        Model m = model_of(random_, kind);
+        GradientFork<AnyWeighting> fork =
+            fork_of(leak == 0.0 ? "graddrop" : "graddrop:leak=0.25", way == Way::one ? GradientScope::whole : GradientScope::tensor);
+        at::Generator generator = at::detail::createCPUGenerator(17);  // the fork's seed
+        for (int step = 0; step < 3; ++step) {
+          m.clear();
+          std::vector<std::set<int64_t>> touched(m.tables.size());
+          Tensor jacobian;
+          for (const bool accumulate : way == Way::one ? std::vector<bool>{false} : std::vector<bool>{true, false}) {
+            m.draw_batch(random_);
+            const Tensor own = m.brute().jacobian;
+            jacobian = jacobian.defined() ? jacobian + own : own;
+            for (size_t i = 0; i < m.tables.size(); ++i)
+              for (int64_t n = 0; n < m.batches[i].ids.numel(); ++n)
+                if (const auto id = m.batches[i].ids.view(-1)[n].item<int64_t>(); id != m.tables[i].padding_row()) touched[i].insert(id);
+            const TaskLosses losses = m.through(fork);
+            const BackwardOptions options{.accumulate = accumulate};
+            kind == Kind::rows ? backward(losses, fork, options) : backward(losses, fork, m.shared_set(), options);
+          }
+          const std::vector<Tensor> columns = at::arange(jacobian.size(1)).split_with_sizes(m.columns());
+          Tensor uniform = at::full({jacobian.size(1)}, 0.5, at::kDouble);  // rows that nobody touched draw nothing
+          for (const size_t part : parts_of(m)) {
+            if (part < m.named.size()) {
+              uniform.put_(columns[part], at::rand({1, m.named[part].numel()}, generator, at::kDouble));
+              continue;
+            }
+            const RowTable& table = m.tables[part - m.named.size()];
+            if (!table.gradient().defined() || table.gradient().rows.numel() == 0) continue;
+            const Tensor& rows = table.gradient().rows;  // in the order in which they drew
+            ASSERT_EQ(std::set<int64_t>(rows.const_data_ptr<int64_t>(), rows.const_data_ptr<int64_t>() + rows.numel()), touched[part - m.named.size()]);
+            uniform.put_(columns[part].view({table.rows(), table.dim()}).index_select(0, rows), at::rand({rows.numel(), table.dim()}, generator, at::kDouble));
+          }
+          const Tensor expected = sign_drop(jacobian, uniform, leak);
+          ASSERT_TRUE(close(m.shared_gradient(), expected, 0.0, 1e-12 * jacobian.abs().max().item<double>())) << "step " << step;
+          dropped += (expected - jacobian.sum(0)).abs().gt(1e-6).sum().item<int64_t>();
+          numbers += jacobian.abs().sum(0).gt(1e-6).sum().item<int64_t>();
+        }
+      }
+  EXPECT_GT(dropped, numbers / 4);  // of few numbers all tasks' gradients have one sign
 }
 
 // ---- what is remembered ------------------------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <htl/weighting/cr_mogm.hpp>
 #include <htl/weighting/db_mtl.hpp>
 #include <htl/weighting/excess_mtl.hpp>
+#include <htl/weighting/famo.hpp>
 #include <htl/weighting/grad_drop.hpp>
 #include <htl/weighting/moco.hpp>
 #include <htl/weighting/sum.hpp>
@@ -208,6 +209,28 @@ struct ReferenceExcess {
 };
 
 struct ReferenceMoCo {
+  /// The projection by halving the interval of the shift τ in Σ max(x − τ, 0) = 1.
+  template <class Active>
+  static void to_simplex(Vector& x, const Active& active, SimplexMap map) {
+    double low = std::numeric_limits<double>::infinity(), high = -low;
+    for (size_t t = 0; t < x.size(); ++t)
+      if (active[t]) {
+        low = std::min(low, x[t] - 1.0);
+        high = std::max(high, x[t]);
+      }
+    const auto sum = [&](const auto& value) {
+      double total = 0.0;
+      for (size_t t = 0; t < x.size(); ++t) total += active[t] ? value(x[t]) : 0.0;
+      return total;
+    };
+    for (int halving = 0; halving < 100; ++halving) {
+      const double middle = 0.5 * (low + high);
+      (sum([&](double v) { return std::max(v - middle, 0.0); }) > 1.0 ? low : high) = middle;
+    }
+    const double total = sum([](double v) { return std::exp(v); });
+    for (double& v : x) v = map == SimplexMap::softmax ? std::exp(v) / total : std::max(v - low, 0.0);
+  }
+
   std::vector<Vector> y;
   Vector weights;
   double k = 0.0;
@@ -222,23 +245,22 @@ struct ReferenceMoCo {
       if (!step.active[t]) continue;
       double norm = 0.0;
       for (const double g : step.dense[t]) norm += g * g;
-      for (size_t n = 0; n < step.size(); ++n)
-        y[t][n] -= method.beta / std::pow(k, method.sigma) * (y[t][n] - step.dense[t][n] / (std::sqrt(norm) + 1e-8) * step.losses[t]);
+      const double scale = method.normalize ? step.losses[t] / (std::sqrt(norm) + 1e-8) : 1.0;
+      for (size_t n = 0; n < step.size(); ++n) y[t][n] -= method.beta / std::pow(k, method.sigma) * (y[t][n] - step.dense[t][n] * scale);
     }
     Vector moved(tasks, 0.0), result(step.size(), 0.0);
-    double sum = 0.0;
     for (size_t s = 0; s < tasks; ++s) {
       if (!step.active[s]) continue;
       double slope = method.rho * weights[s];
       for (size_t t = 0; t < tasks; ++t)
         for (size_t n = 0; step.active[t] && n < step.size(); ++n) slope += y[s][n] * y[t][n] * weights[t];
-      moved[s] = std::exp(weights[s] - method.gamma / std::pow(k, method.sigma_gamma) * slope);
-      sum += moved[s];
+      moved[s] = weights[s] - method.gamma / std::pow(k, method.sigma_gamma) * slope;
     }
+    to_simplex(moved, step.active, method.map);
     reported.assign(tasks, 0.0);
     for (size_t t = 0; t < tasks; ++t) {
       if (!step.active[t]) continue;
-      reported[t] = weights[t] = moved[t] / sum;
+      reported[t] = weights[t] = moved[t];
       for (size_t n = 0; n < step.size(); ++n) result[n] += weights[t] * y[t][n];
     }
     return result;
@@ -306,10 +328,22 @@ TEST_F(Aggregators, ExcessMTLEqualsLoopsOverDenseVectors) {
   expect_equal_to_dense(ExcessMTL{.eta = 0.2, .warmup = 4}, ReferenceExcess{}, 120, true);
 }
 
+TEST_F(Aggregators, ExcessMTLRemembersTheExcessOfTheFirstCall) {
+  const TaskGradients j3 = task_gradients(vector_of({1., 2., -1., 0., -2., 1., .5, 1., .5, -1., 3., -2.}).view({3, 4}));
+  for (const int64_t warmup : {0, 1}) {
+    ExcessMTL::State state;
+    ExcessMTL{.warmup = warmup}.aggregate(j3, state);
+    EXPECT_TRUE(close(state.baseline, vector_of({4., 4.5, 6.5}), 0.0, 1e-6)) << "the catalogue's e: Σ |g| in a first call";
+  }
+}
+
 TEST_F(Aggregators, MoCoEqualsLoopsOverDenseVectors) {
   expect_equal_to_dense(MoCo{}, ReferenceMoCo{}, 200);
   expect_equal_to_dense(MoCo{.beta = 1.0, .sigma = 0.0, .gamma = 2.0, .sigma_gamma = 0.1, .rho = 0.3}, ReferenceMoCo{}, 210);
   expect_equal_to_dense(MoCo{.beta = 0.7, .sigma = 1.0}, ReferenceMoCo{}, 220, true);
+  const MoCo as_the_paper{.gamma = 0.02, .rho = 0.1, .normalize = false, .map = SimplexMap::projection};
+  expect_equal_to_dense(as_the_paper, ReferenceMoCo{}, 230);
+  expect_equal_to_dense(as_the_paper, ReferenceMoCo{}, 240, true);
 }
 
 TEST_F(Aggregators, DBMTLEqualsLoopsOverDenseVectors) {
@@ -620,6 +654,12 @@ TEST_F(Aggregators, CRMOGMAveragesWhatTheInnerMethodGives) {
   EXPECT_TRUE(same_bits(weights(CRMOGM<Sum>{.inner = {}}, gramian), at::ones({2}, at::kDouble)));
   EXPECT_TRUE(contains(sentence_of([&] { weights(CRMOGM<Sum>{.inner = {}, .decay = 1.1}, gramian); }), "htl::CRMOGM: expected decay in [0, 1], got 1.1"));
   EXPECT_TRUE(contains(sentence_of([&] { weights(CRMOGM<Sum>{.inner = {}, .initial = {1.0}}, gramian); }), "initial weights for 2 tasks, got 1"));
+  const CRMOGM<FAMO> around{.inner = {}};  // whose weights of a loss that is not finite must not stay in the average
+  auto average = around.initial_state();
+  const at::Tensor matrix = at::eye(2, at::kDouble), bad = at::tensor({std::nan(""), 1.0}, at::kDouble), good = at::ones({2}, at::kDouble);
+  EXPECT_TRUE(
+      contains(sentence_of([&] { weights(around, {.matrix = matrix, .losses = bad}, average); }), "htl::CRMOGM: the inner method's weights are not finite"));
+  EXPECT_TRUE(weights(around, {.matrix = matrix, .losses = good}, average).isfinite().all().item<bool>());
   EXPECT_EQ((CRMOGM<Sum>{.inner = {}}.batches()), 1);
   EXPECT_FALSE((CRMOGM<Sum>{.inner = {}}.observes()));
 }

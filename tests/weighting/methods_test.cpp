@@ -25,8 +25,8 @@ using namespace htl;
 using namespace htl::test;
 using at::Tensor;
 
-static_assert(StatelessWeighting<Mean> && StatelessWeighting<Constant> && StatelessWeighting<PCGrad> && StatelessWeighting<IMTLG>);
-static_assert(StatelessWeighting<AlignedMTL> && StatelessWeighting<ConFIG> && StatelessWeighting<Krum> && StatelessWeighting<RandomWeighting>);
+static_assert(StatelessWeighting<Mean> && StatelessWeighting<Constant> && StatelessWeighting<PCGrad> && StatefulWeighting<IMTLG>);
+static_assert(StatelessWeighting<AlignedMTL> && StatefulWeighting<ConFIG> && StatelessWeighting<Krum> && StatelessWeighting<RandomWeighting>);
 static_assert(GramianWeighting<GradVac> && StatefulWeighting<GradVac> && !StatelessWeighting<GradVac>);
 
 Tensor row(std::initializer_list<double> values) { return at::tensor(std::vector<double>(values), at::kDouble); }
@@ -479,6 +479,26 @@ TEST_F(MethodsTest, RandomWeightingIsTheSoftmaxOfNormalNumbers) {
   const Tensor first = weights(RandomWeighting{}, gramian);
   at::manual_seed(4);
   EXPECT_TRUE(same_bits(weights(RandomWeighting{}, gramian), first));
+}
+
+TEST_F(MethodsTest, RefuseWhatIsNotOfTheirTasks) {
+  const Tensor k = at::eye(3, at::kDouble);
+  const auto says = [](const TaskGramian& gramian) { return sentence_of([&] { weights(Sum{}, gramian); }); };
+  EXPECT_EQ(says({.matrix = k, .active = at::ones({3}, at::kBool), .cross = k, .cores = {0, 2}, .cores_after = {{2}, {}, {0}}}), "no error");
+  EXPECT_TRUE(contains(says({.matrix = k.narrow(0, 0, 2)}), "htl::weights: expected the Gramian of shape"));
+  EXPECT_TRUE(contains(says({.matrix = k.to(at::kFloat)}), "expected the Gramian in float64, got Float"));
+  for (const Tensor& active : {at::ones({2}, at::kBool), at::ones({3, 1}, at::kBool), at::ones({3})})
+    EXPECT_TRUE(contains(says({.matrix = k, .active = active}), "expected TaskGramian::active as one bool for each of 3 tasks on cpu, got " +
+                                                                    std::string(toString(active.scalar_type())) + " of shape [" +
+                                                                    std::to_string(active.size(0))));
+  EXPECT_TRUE(contains(says({.matrix = k, .cross = at::eye(2, at::kDouble)}), "the products of two batches (TaskGramian::cross) of shape [3, 3], got [2, 2]"));
+  for (const int64_t core : {int64_t{3}, int64_t{-1}}) {
+    const std::string got = "as positions of tasks, 0 … 2, got " + std::to_string(core);
+    EXPECT_TRUE(contains(says({.matrix = k, .cores = {1, core}}), "expected TaskGramian::cores " + got));
+    EXPECT_TRUE(contains(says({.matrix = k, .cores_after = {{}, {core}, {}}}), "expected TaskGramian::cores_after " + got));
+  }
+  EXPECT_TRUE(contains(says({.matrix = k, .cores_after = {{1}}}), "expected TaskGramian::cores_after for 3 tasks, or for none, got 1"));
+  EXPECT_TRUE(contains(sentence_of([&] { weights(AlignedMTL{}, {.matrix = k / 0.0}); }), "expected a finite Gramian, got inf for tasks 0 and 0"));
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 
 #include <support/seeded.hpp>
 
+#include <algorithm>
+#include <cctype>
 #include <set>
 
 namespace {
@@ -254,6 +256,7 @@ TEST_F(Registry, OptionsAreReadByTypeAndRange) {
   EXPECT_TRUE(contains(make({{"number", 1.0}}), who + "\"number\": expected a number in [0, 1), got 1"));
   EXPECT_TRUE(contains(make({{"number", -0.1}}), "in [0, 1), got -0.1"));
   EXPECT_TRUE(contains(make({{"number", std::nan("")}}), "in [0, 1), got nan"));
+  EXPECT_TRUE(contains(make({{"number", std::numeric_limits<double>::infinity()}}), who + "\"number\": expected a finite number, got inf"));
   EXPECT_TRUE(contains(make({{"number", "half"}}), "got half"));
   EXPECT_TRUE(contains(make({{"number", true}}), "got true"));
   EXPECT_TRUE(contains(make({{"number", {1.0, 2.0}}}), "got 1;2"));
@@ -358,9 +361,11 @@ TEST_F(Registry, BuiltInMethodsHaveTheirOptions) {
   EXPECT_EQ(excess.get_if<ExcessMTL>()->eta, 1.0);
   EXPECT_EQ(excess.get_if<ExcessMTL>()->warmup, 3);
   EXPECT_EQ(excess.get_if<ExcessMTL>()->scale, WeightScale::one);
-  const AnyWeighting any_moco = make("moco:beta=0.1,sigma=0.2,gamma=0.3,sigma_gamma=0.4,rho=0.6");
+  const AnyWeighting any_moco = make("moco:beta=0.1,sigma=0.2,gamma=0.3,sigma_gamma=0.4,rho=0.6,normalize=false,map=projection");
   const auto& moco = *any_moco.get_if<MoCo>();
   EXPECT_EQ((std::vector<double>{moco.beta, moco.sigma, moco.gamma, moco.sigma_gamma, moco.rho}), (std::vector<double>{0.1, 0.2, 0.3, 0.4, 0.6}));
+  EXPECT_FALSE(moco.normalize);
+  EXPECT_EQ(moco.map, SimplexMap::projection);
   EXPECT_EQ(make("db_mtl:beta=0.1,sigma=0.2").get_if<DBMTL>()->beta, 0.1);
   EXPECT_EQ(make("db_mtl:beta=0.1,sigma=0.2").get_if<DBMTL>()->sigma, 0.2);
   const AnyWeighting mogm = make("cr_mogm:inner=pcgrad,inner.order=descending,decay=0.5,initial=1;2");
@@ -400,6 +405,27 @@ TEST_F(Registry, BuiltInMethodsAreAllThereAndWork) {
     options.set("wrng", 1.0);
     EXPECT_TRUE(contains(sentence_of([&] { registry.make(name, options); }), "weighting \"" + name + "\" ", "\"wrng\""));
   }
+}
+
+TEST_F(Registry, BuiltInMethodsAreInThePropertySuites) {
+  // those of this program, as "Solvers/PropertiesTest/CAGradWide": the method's name without underscores begins the last part
+  const auto letters = [](std::string text) {
+    std::erase(text, '_');
+    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return text;
+  };
+  std::vector<std::string> suites;
+  const ::testing::UnitTest& program = *::testing::UnitTest::GetInstance();
+  for (int i = 0; i < program.total_test_suite_count(); ++i) {
+    const std::string name = program.GetTestSuite(i)->name();
+    if (name.find("/PropertiesTest/") != std::string::npos) suites.push_back(letters(name.substr(name.rfind('/') + 1)));
+  }
+  const auto tested = [&](const std::string& name) {
+    return std::any_of(suites.begin(), suites.end(), [&](const std::string& suite) { return suite.starts_with(letters(name)); });
+  };
+  for (const std::string& name : built_in_methods().names())
+    EXPECT_TRUE(tested(name)) << "add \"" << name << "\" to properties_test.cpp or solver_properties_test.cpp";
+  EXPECT_FALSE(tested("listener"));
 }
 
 TEST_F(Registry, BuiltInMethodsRefuseWhatIsOutOfRange) {
@@ -458,6 +484,8 @@ TEST_F(Registry, BuiltInMethodsRefuseWhatIsOutOfRange) {
                                  "moco:gamma=-1",
                                  "moco:sigma_gamma=-1",
                                  "moco:rho=-1",
+                                 "moco:normalize=0",
+                                 "moco:map=simplex",
                                  "db_mtl:beta=1",
                                  "db_mtl:sigma=-1",
                                  "cr_mogm:inner=sum,decay=2",

@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The methods that need a solver: golden numbers, the identities between them, what they promise of G_t · g, inactive tasks, memory, options.
+#include <htl/weighting/aligned_mtl.hpp>
 #include <htl/weighting/apply.hpp>
 #include <htl/weighting/cagrad.hpp>
+#include <htl/weighting/config.hpp>
 #include <htl/weighting/dual_proj.hpp>
 #include <htl/weighting/fair_grad.hpp>
+#include <htl/weighting/gradvac.hpp>
+#include <htl/weighting/imtlg.hpp>
+#include <htl/weighting/krum.hpp>
 #include <htl/weighting/mgda.hpp>
 #include <htl/weighting/modo.hpp>
 #include <htl/weighting/nash_mtl.hpp>
+#include <htl/weighting/pcgrad.hpp>
 #include <htl/weighting/pe_ltr.hpp>
 #include <htl/weighting/sdmgrad.hpp>
 #include <htl/weighting/upgrad.hpp>
@@ -54,6 +60,22 @@ void each_method(Call&& call) {
   call("FairGrad 2", FairGrad{.alpha = 2.0});
 }
 
+/// The methods that go by angles and distances, for T tasks. Their weights may be negative.
+template <class Call>
+void each_method_of_angles(int64_t tasks, Call&& call) {
+  call("IMTLG", IMTLG{});
+  call("ConFIG", ConFIG{});
+  call("AlignedMTL", AlignedMTL{});
+  call("AlignedMTL median", AlignedMTL{.scale = AlignedScale::median});
+  call("AlignedMTL rmse", AlignedMTL{.scale = AlignedScale::rmse, .preference = Preference::mean});
+  call("PCGrad", PCGrad{.order = Order::ascending});
+  call("PCGrad mean", PCGrad{.order = Order::descending, .reduction = Reduction::mean});
+  call("GradVac", GradVac{.order = Order::ascending});
+  if (tasks < 3) return;
+  call("Krum", Krum{.selected = 1 + tasks / 2});
+  call("Krum of few", Krum{.byzantine = tasks - 3});
+}
+
 class SolverMethodsTest : public Seeded {
  protected:
   /// Weights by the golden numbers, and with them the shared gradient.
@@ -77,6 +99,9 @@ TEST_F(SolverMethodsTest, MgdaAndItsKinGiveTheGoldenNumbers) {
   expect_weights(PELTR{.bounds = {.5, .5}}, j2(), {.5, .5});
   expect_weights(PELTR{.bounds = {0., .5}}, j2(), {.5, .5});
   expect_weights(SDMGrad{.lambda = 0.3}, j3(), {.414073, .319921, .266006});
+  for (const Tensor& cross : {Tensor(), gramian_matrix(j3())})  // and before they are drawn to the mean
+    EXPECT_TRUE(close(weights(SDMGrad{.lambda = 0.3}, {.matrix = gramian_matrix(j3()), .cross = cross}) * 1.3 - 0.3 / 3.0, vector({.438295, .315897, .245808}),
+                      0.0, 1e-6));
   expect_weights(SDMGrad{.lambda = 0.0}, j2(), {.6, .4});
   expect_weights(MoDo{.gamma = 0.1, .rho = 0.1}, j3(), {.427778, .352778, .219444});
 }
@@ -105,6 +130,23 @@ TEST_F(SolverMethodsTest, ProjectionsGiveTheGoldenNumbers) {
   expect_gradient(DualProj{}, j2(), {.555556, 1.111111, 1.111111});
   expect_weights(DualProj{}, j3(), {1. / 3, 1. / 3, 1. / 3});
   expect_weights(DualProj{.preference = Preference::sum}, j2(), {1.222222, 1.});
+}
+
+TEST_F(SolverMethodsTest, ProjectionsAreExactWhereTorchJDRegularises) {
+  // TorchJD solves with R = K / trace + 1e-4 I. Of two tasks, one that u opposes gains −(Ru)_i / R_ii, and the other nothing.
+  const Tensor k = gramian_matrix(j2()) / gramian_matrix(j2()).trace(), regularised = k + 1e-4 * at::eye(2, at::kDouble);
+  const auto above = [](const Tensor& r, const Tensor& u) { return u + (-r.mv(u) / r.diagonal()).clamp_min(0.0); };
+  const auto dual = [&](const Tensor& r) { return above(r, vector({.5, .5})); };
+  const auto up = [&](const Tensor& r) { return above(r, vector({.5, 0.})) + above(r, vector({0., .5})); };
+  EXPECT_TRUE(close(weights(DualProj{}, gramian_of(j2())), dual(k)));
+  EXPECT_TRUE(close(weights(UPGrad{}, gramian_of(j2())), up(k)));
+  EXPECT_TRUE(close(dual(regularised).matmul(j2()), vector({.5563, 1.1109, 1.1109}), 0.0, 5e-5)) << "TorchJD's own numbers";
+  EXPECT_TRUE(close(up(regularised).matmul(j2()), vector({.2929, 1.9004, 1.9004}), 0.0, 5e-5));
+  for (const Tensor& moved : {dual(regularised) - dual(k), up(regularised) - up(k)}) {
+    EXPECT_LE(moved.abs().max().item<double>(), 2e-4);
+    EXPECT_GE(moved.abs().max().item<double>(), 1.8e-4) << "what an exact projection has to differ by";
+    EXPECT_LE(moved.matmul(j2()).abs().max().item<double>(), 7.7e-4);
+  }
 }
 
 TEST_F(SolverMethodsTest, BargainingGivesTheGoldenNumbers) {
@@ -226,12 +268,23 @@ TEST_F(SolverMethodsTest, AreFiniteForEveryGramian) {
       EXPECT_TRUE(w.ge(0.0).all().template item<bool>()) << name;
       EXPECT_TRUE(same_bits(weights(method, gramian), w)) << name;
     });
+    each_method_of_angles(tasks, [&](const char* name, const auto& method) {
+      auto memory = htl::detail::initial_state(method), other = memory;
+      for (int call = 0; call < 3; ++call) {  // GradVac's first one is PCGrad's
+        const Tensor w = weights(method, gramian, memory);
+        EXPECT_TRUE(w.isfinite().all().template item<bool>()) << name << ", call " << call;
+        EXPECT_TRUE(same_bits(weights(method, gramian, other), w)) << name << ", call " << call;
+      }
+    });
   }
-  for (const double entry : {0.0, 1e-300, 1e300})
-    each_method([&](const char* name, const auto& method) {
+  for (const double entry : {0.0, 1e-300, 1e300}) {
+    const auto expect_finite = [&](const char* name, const auto& method) {
       const Tensor w = weights(method, {.matrix = at::full({3, 3}, entry, at::kDouble)});
       EXPECT_TRUE(w.isfinite().all().template item<bool>()) << name << " " << entry;
-    });
+    };
+    each_method(expect_finite);
+    each_method_of_angles(3, expect_finite);
+  }
 }
 
 TEST_F(SolverMethodsTest, DoNotDependOnTheScaleOrScaleAsTheySay) {

@@ -12,7 +12,9 @@
 #include <ATen/ATen.h>
 
 #include <limits>
+#include <map>
 #include <optional>
+#include <utility>
 
 namespace {
 
@@ -232,6 +234,25 @@ TEST_F(SolversTest, QuadraticsHoldTheirEdges) {
   EXPECT_EQ(w, thirds);
 }
 
+TEST_F(SolversTest, InnerProblemsHaveTheWeightsOfTheCatalogue) {
+  const Vector k2 = {18., -22., -22., 38.}, k3 = {6., -.5, -4.5, -.5, 6.25, -2.5, -4.5, -2.5, 14.25};  // Gramians of J2 and J3
+  const auto expect = [](const Vector& w, const Vector& golden) {
+    for (size_t i = 0; i < w.size(); ++i) EXPECT_NEAR(w[i], golden[i], 1e-6) << i;
+  };
+  Vector two(2), three(3);
+  EXPECT_TRUE(conflict_averse({k2.data(), 2}, 0.5, two).converged);  // CAGrad's w*
+  expect(two, {1., 0.});
+  EXPECT_TRUE(conflict_averse({k3.data(), 3}, 0.5, three).converged);
+  expect(three, {.622542, .28529, .092168});
+  EXPECT_TRUE(conflict_averse({k3.data(), 3}, 0.4, three).converged);
+  expect(three, {.74524, .25476, 0.});
+  Vector pull(3, 0.0);  // SDMGrad's w with λ = 0.3: ½ wᵀKw + λ wᵀK w̃
+  for (size_t i = 0; i < 3; ++i)
+    for (size_t j = 0; j < 3; ++j) pull[i] += 0.3 / 3.0 * k3[i * 3 + j];
+  ASSERT_TRUE(simplex_qp({k3.data(), 3}, pull, {}, three));
+  expect(three, {.438295, .315897, .245808});
+}
+
 TEST_F(SolversTest, SimplexProjectionIsTheNearestPoint) {
   Random random(405);
   for (int repetition = 0; repetition < 2000; ++repetition) {
@@ -274,7 +295,7 @@ TEST_F(SolversTest, FairnessSolvesItsEquationOrSaysThatItCannot) {
     if (!fairness({k.data(), n}, alpha, w)) {
       ++refused;
       EXPECT_EQ(w, Vector(size, -7.0));
-      EXPECT_FALSE(trouble.independent() && (alpha == 1.0 || !trouble.sizes)) << "independent rows have a solution";
+      EXPECT_FALSE(trouble.independent() && (alpha == 1.0 || !trouble.sizes)) << "independent rows have a solution";  // how many else: the next test
       continue;
     }
     ++solved;
@@ -295,6 +316,31 @@ TEST_F(SolversTest, FairnessSolvesItsEquationOrSaysThatItCannot) {
   }
   EXPECT_GT(solved, 1000);
   EXPECT_GT(refused, 400);
+}
+
+TEST_F(SolversTest, FairnessRefusesFewIndependentRowsOfUnlikeSizes) {
+  // They have a solution, but with α ≠ 1 its parts lie so far apart that float64 may lose them. Measured over 9000 cases: 8 of 6024 with α ≤ 2, 212 of
+  // 2976 with α = 5, all but 7 of them of more than 8 tasks. More would be a loss.
+  Random random(410);
+  std::map<double, std::pair<int, int>> refused;  // of how many, by α
+  int of_few = 0;
+  for (int repetition = 0; repetition < 3000; ++repetition) {
+    const int64_t n = random_task_count(random);
+    const Trouble trouble{.sizes = true, .aligned = random.chance(0.3), .scale = random.pick<double>({1e-20, 1.0, 1e20})};
+    const Vector k = numbers(gramian_matrix(troubled_gradients(random, n, trouble)));
+    const double alpha = random.pick<double>({0.5, 2.0, 5.0});
+    Vector w(static_cast<size_t>(n));
+    const bool lost = !fairness({k.data(), n}, alpha, w);
+    auto& [count, all] = refused[alpha];
+    count += lost;
+    ++all;
+    of_few += lost && n <= 4;
+  }
+  for (const auto& [alpha, counts] : refused) {
+    RecordProperty("alpha_" + std::to_string(alpha), std::to_string(counts.first) + " of " + std::to_string(counts.second));
+    EXPECT_LE(counts.first, (alpha > 2.0 ? 0.1 : 0.01) * counts.second) << "alpha " << alpha;
+  }
+  EXPECT_EQ(of_few, 0);
 }
 
 TEST_F(SolversTest, FairnessHasItsClosedForms) {

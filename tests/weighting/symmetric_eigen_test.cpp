@@ -60,6 +60,13 @@ TEST_F(SymmetricEigenTest, KnowsMatricesThatNeedNoWork) {
   EXPECT_TRUE(close(vectors_of(two).abs(), at::full({2, 2}, std::sqrt(0.5), at::kDouble), 1e-15, 0.0));
 }
 
+TEST_F(SymmetricEigenTest, OfTheCataloguesGramianAreTheSquaresOfItsSingularValues) {
+  const Tensor j3 = at::tensor({1., 2., -1., 0., -2., 1., .5, 1., .5, -1., 3., -2.}, at::kDouble).view({3, 4});
+  const Tensor singular = values_of(eigen_of(j3.mm(j3.t()))).sqrt();
+  EXPECT_TRUE(close(singular, at::tensor({1.795473, 2.573162, 4.081068}, at::kDouble), 0.0, 1e-6));
+  EXPECT_NEAR((singular[2] / singular[0]).item<double>(), 2.272977, 1e-6);
+}
+
 TEST_F(SymmetricEigenTest, ScalesByPowersOfTwoToTheBit) {
   Random random(62);
   for (int repetition = 0; repetition < 50; ++repetition) {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file backward.hpp
-/// @brief backward: the verb that differentiates task losses through gradient forks, in as few passes as their graphs allow.
+/// @brief backward: the verb that differentiates task losses through gradient forks, in one pass where their graphs are disjoint.
 /// It and what it runs are templates without a parameter that matters, so that a unit that includes this header without calling it does not compile them.
 #pragma once
 
 #include <htl/gradient/combine.hpp>
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/stack.h>
 
 #include <memory>
 #include <numeric>
@@ -125,6 +126,8 @@ std::vector<GradientReport> differentiate(const TaskLosses& losses, const ForkSt
   for (size_t f = 0; f < forks.size(); ++f) {
     GradientReport& report = reports[f];
     Accumulated earlier = std::exchange(forks[f]->accumulated, {});
+    if (report.active.defined() && (options.accumulate || !earlier.parts.empty()))  // a loss that does not count may be anything
+      report.losses = report.losses.where(report.active.to(report.losses.device()), 0.0);
     if (!earlier.parts.empty()) {
       report.active = earlier.active.defined() && report.active.defined() ? earlier.active.logical_or(report.active) : at::Tensor();
       report.losses = earlier.losses + report.losses;
@@ -154,6 +157,10 @@ GradientReport differentiate_batches(const std::vector<TaskLosses>& batches, con
   const int64_t wanted = fork->batches(), given = static_cast<int64_t>(batches.size());
   HTL_CHECK(wanted > 1, "htl::backward: the fork's method asks for one batch a step, got the losses of ", given, "; call backward(losses, fork) for each");
   HTL_CHECK(given >= 2 && given <= wanted, "htl::backward: expected the losses of 2 to ", wanted, " batches, got ", given);
+  HTL_CHECK_STATE(
+      fork->accumulated.parts.empty(),
+      "htl::backward: the fork keeps gradients of earlier micro-batches, which a step of several batches can't take; differentiate one batch without "
+      "options.accumulate first, or call the fork's forget()");
   std::vector<std::unique_ptr<Collector<>>> collectors;
   std::vector<std::vector<SharedPart>> parts;
   std::vector<GradientReport> reports;
@@ -203,10 +210,11 @@ std::vector<GradientReport> backward(const TaskLosses& losses, const std::vector
 /// Afterwards the parameters above the fork have the plain gradient of the summed losses in `.grad`, and what is shared has Σ w_t G_t (row form: the
 /// tables' RowGradient, added to what is there; representation form: `.grad` of the parameters below). G_t is the exact gradient of task t's loss.
 ///
-/// **Overlap**: where two losses come back through the same view (stop-gradient `none`, products of predictions), a colouring of the overlap says how
-/// many passes are needed, T at worst; what lies below a split tensor is walked once. **Ways around**: another differentiable lookup of the same table (an FM
-/// term, a second tower) is counted exactly; any other path past the fork is refused with a sentence. **Cost**: one walk over the losses' graphs
-/// (microseconds), the backward pass(es), O(B·F·d·T) for row sums and Gramian. **Synchronisation**: none on CUDA, unless the method says that it does.
+/// **Overlap**: where two losses come back through the same view (stop-gradient `none`, products of predictions), a colouring of the overlap (DSATUR:
+/// the fewest where two suffice) says how many passes it takes, T at worst; what lies below a split tensor is walked once. **Ways around**: another
+/// differentiable lookup of the same table (an FM term, a second tower) is counted exactly; any other path past the fork is refused with a sentence. **Cost**:
+/// one walk over the losses' graphs (microseconds), the backward pass(es), O(B·F·d·T) for row sums and Gramian. **Synchronisation**: none on CUDA, unless the
+/// method says that it does.
 /// @param losses one scalar a task, names and order as in the fork's TaskSet; their graphs are consumed
 /// @param fork the fork that the losses' model split with
 /// @param options micro-batches
@@ -216,7 +224,7 @@ std::vector<GradientReport> backward(const TaskLosses& losses, const std::vector
 ///
 /// **After an exception** no RowGradient holds anything of this call, of tables under a fork or beside it. `.grad` of dense parameters may hold a part of it,
 /// and the micro-batches that accumulated before are lost in the fork and already added in tables beside it: where you catch it and go on, call zero_grad()
-/// of both optimizers.
+/// of both optimizers. Forks and groups whose methods were asked before another one refused have counted the step.
 template <class = void>
 GradientReport backward(const TaskLosses& losses, const AnyFork& fork, const BackwardOptions& options = {}) {
   return backward(losses, std::vector<AnyFork>{fork}, options).front();

@@ -5,6 +5,9 @@
 
 #include <htl/gradient/walk.hpp>
 
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/api/include/torch/autograd.h>
 
 namespace htl::inline v0_1_0::detail {
@@ -77,6 +80,7 @@ class Collector {
         disarm_(reach_),
         passes_(colour(reach_.points_of_task)),
         around_(reach_.lookups.size(), std::vector<at::Tensor>(tasks_)) {
+    for (size_t f = 0; f < forks.size(); ++f) check_one_device(f);
     for (ActiveCall& active : reach_.calls) {
       active.call->armed = true;
       active.call->collected.assign(tasks_, std::vector<at::Tensor>(static_cast<size_t>(active.call->inputs())));
@@ -203,6 +207,29 @@ class Collector {
   }
 
  private:
+  /// A Gramian adds up what the tasks share; before a pass, so that the graph is still there when it is refused.
+  void check_one_device(size_t fork) const {
+    std::string first_name;
+    at::Tensor first;
+    const auto check = [&](const std::string& name, const at::Tensor& tensor) {
+      if (!first.defined()) {
+        first = tensor;
+        first_name = name;
+      }
+      HTL_CHECK(tensor.device() == first.device(), "htl::backward: expected what the tasks share on one device, got \"", first_name, "\" on ",
+                first.device().str(), " and \"", name, "\" on ", tensor.device().str(), "; move one of them");
+    };
+    for (const ActiveCall& active : reach_.calls) {
+      if (active.fork != fork) continue;
+      if (active.is_representation()) check("representation", active.call->base);
+      for (const auto& lookup : active.call->lookups) check(lookup->table.name(), lookup->table.weight());
+    }
+    for (const SharedLookup& lookup : reach_.lookups)
+      if (lookup.fork == fork) check(lookup.lookup->data->table.name(), lookup.lookup->data->table.weight());
+    if (!shared_) return;
+    for (const RowTable& table : shared_->tables()) check(table.name(), table.weight());
+    for (const Shared::Parameter& parameter : shared_->parameters()) check(parameter.name, parameter.value);
+  }
   static void add(std::vector<at::Tensor>& to, const std::vector<at::Tensor>& more) {
     for (size_t t = 0; t < to.size(); ++t)
       if (more[t].defined()) to[t] = to[t].defined() ? to[t] + more[t] : more[t];

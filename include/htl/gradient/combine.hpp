@@ -5,8 +5,15 @@
 
 #include <htl/gradient/collect.hpp>
 
+#include <ATen/ops/arange.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
+
 #include <cmath>
 #include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace htl::inline v0_1_0::detail {
 
@@ -35,6 +42,9 @@ std::vector<PartGroup> groups_of(const std::vector<SharedPart>& parts, GradientS
       result.push_back({parts[p].name, {p}});
     }
   }
+  std::map<std::string, int> seen;
+  for (PartGroup& group : result)
+    if (const int number = ++seen[group.name]; number > 1) group.name += "#" + std::to_string(number);  // tables need no name, and then share one
   return result;
 }
 
@@ -53,6 +63,12 @@ void check_finite(const ForkState& fork, const GradientReport& report) {
     const double square = report.gramian.const_data_ptr<double>()[t * report.gramian.size(0) + t];
     HTL_CHECK(std::isfinite(square), "htl::backward: the squared gradient norm of task \"", fork.names[static_cast<size_t>(t)], "\" is ", square,
               " (its loss is ", report.losses[t].item<double>(), "); lower the learning rate, clip, or look for NaN in the batch");
+  }
+  const at::Tensor losses = report.losses.to(at::kCPU, at::kDouble);
+  for (int64_t t = 0; t < losses.size(0); ++t) {
+    const double loss = losses.const_data_ptr<double>()[t];
+    HTL_CHECK(std::isfinite(loss) || (report.active.defined() && !report.active[t].item<bool>()), "htl::backward: the loss of task \"",
+              fork.names[static_cast<size_t>(t)], "\" is ", loss, "; where a batch has no label of a task, say so by TaskLosses::active");
   }
 }
 
@@ -80,13 +96,48 @@ TaskGradients::Part seen_part(const SharedPart& part, int64_t tasks) {
   for (const at::Tensor& gradient : part.dense.gradients) rows.push_back((gradient.defined() ? gradient : at::zeros_like(tensor)).reshape({-1}));
   at::Tensor values = at::stack(rows).view({1, tasks, -1});
   if (values.scalar_type() != at::kDouble) values = values.to(at::kFloat);
-  return {part.name, std::move(values)};
+  return {.name = part.name, .values = std::move(values), .of_batch = part.is_representation};
 }
 
 /// What is written: rows of a table, or the gradient of a tensor (undefined where no task came back).
 struct Result {
   at::Tensor values, rows, valid;
 };
+
+/// What an aggregator made of a part, of the part's shape and type and with a storage of its own: what a method remembers is not to be clipped or cleared.
+template <class = void>
+Result checked_result(const SharedPart& part, const SharedGradient::Part& made, const at::Tensor& square) {
+  const at::Tensor& like = part.is_table() ? part.rows.table.weight() : part.dense.tensor;
+  const int64_t columns = part.is_table() ? part.rows.table.dim() : like.numel();
+  const int64_t rows = made.rows.defined() ? made.rows.numel() : part.is_table() ? part.rows.table.rows() : 1;
+  HTL_CHECK(made.values.dim() == 2 && made.values.size(0) == rows && made.values.size(1) == columns, "htl::backward: expected the method's gradient of \"",
+            part.name, "\" as [", rows, ", ", columns, "], got shape ", shape_of(made.values));
+  HTL_CHECK(!made.rows.defined() || (part.is_table() && made.rows.dim() == 1 && made.rows.scalar_type() == at::kLong),
+            "htl::backward: expected the rows of the method's gradient of \"", part.name, part.is_table() ? "\" as [A] int64, got " : "\" undefined, got ",
+            toString(made.rows.scalar_type()), " of shape ", shape_of(made.rows));
+  if (square.is_cpu())
+    HTL_CHECK(std::isfinite(square.item<double>()), "htl::backward: the method's gradient of \"", part.name, "\" has the squared norm ", square.item<double>(),
+              "; a method must be finite for finite task gradients");
+  at::Tensor values = made.values.to(like.scalar_type());
+  if (values.is_alias_of(made.values) && (made.values.use_count() > 1 || made.values.storage().use_count() > 1)) values = values.clone();
+  if (!part.is_table()) return {values.reshape(like.sizes()), {}, {}};
+  return {values, made.rows.defined() ? made.rows : at::arange(rows, values.options().dtype(at::kLong)), made.valid};
+}
+
+/// A memory belongs to the same tensors in every step: groups and numbers are told apart by their order.
+/// @return what to remember of the parts once the method has answered
+template <class = void>
+std::vector<std::string> check_known_parts(ForkState& fork, const std::vector<SharedPart>& parts, size_t groups) {
+  std::vector<std::string> now;
+  if (fork.scope == GradientScope::whole && !fork.sees_gradients()) return now;
+  for (const SharedPart& part : parts)
+    now.push_back(part.name + " " + (part.is_representation ? "of a batch" : shape_of(part.is_table() ? part.rows.table.weight() : part.dense.tensor)));
+  const bool same = (fork.known_parts.empty() || fork.known_parts == now) && (fork.memories() == 0 || fork.memories() == groups);
+  HTL_CHECK(same || !fork.remembers(), "htl::backward: the fork's method remembers what it saw of each shared tensor; expected those of the step before, ",
+            fork.known_parts.empty() ? std::to_string(fork.memories()) + " in number" : quoted(fork.known_parts), ", got ", quoted(now),
+            "; split the same lookups in the same order in each forward, or name the tables in htl::shared(), or call the fork's forget()");
+  return now;
+}
 
 /// Asks the method, group by group, and combines. The order of results is that of the parts.
 template <class = void>
@@ -96,6 +147,7 @@ std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& part
   const int64_t tasks = report.gramian.size(0);
   const at::Tensor losses = report.losses.to(at::kDouble), active = report.active.defined() ? report.active.to(report.gramian.device()) : at::Tensor();
   std::vector<at::Tensor> squares;
+  std::vector<std::string> known = check_known_parts(fork, parts, groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {
     TaskGramian gramian{.matrix = groups.size() == 1 ? report.gramian : sum_of_gramians(parts, groups[g].parts),
                         .active = active,
@@ -116,15 +168,12 @@ std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& part
                 " parts, got ", shared.parts.size());
       weights = shared.weights;
       for (size_t i = 0; i < shared.parts.size(); ++i) {
-        const SharedPart& part = parts[groups[g].parts[i]];
-        SharedGradient::Part& own = shared.parts[i];
-        squares.push_back(own.values.to(at::kDouble).square().sum());
-        const at::Tensor& like = part.is_table() ? part.rows.table.weight() : part.dense.tensor;
-        own.values = own.values.to(like.scalar_type());
-        results[groups[g].parts[i]] = {part.is_table() ? own.values : own.values.view(like.sizes()), own.rows, own.valid};
+        squares.push_back(shared.parts[i].values.to(at::kDouble).square().sum());
+        results[groups[g].parts[i]] = checked_result(parts[groups[g].parts[i]], shared.parts[i], squares.back());
       }
     } else {
       weights = checked_weights(fork, gramian.matrix, fork.weights(g, gramian));
+      if (!cross.empty() && active.defined()) weights = weights.where(active, 0.0);  // its gradient in the last batch may not be 0
       if (groups.size() > 1) squares.push_back(weights.dot(gramian.matrix.mv(weights)));
       for (const size_t p : groups[g].parts) {
         if (parts[p].is_table()) {
@@ -137,6 +186,8 @@ std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& part
     }
   }
   ++fork.step;
+  fork.known_parts = std::move(known);
+  report.fallbacks = fork.fallbacks();
   if (groups.size() == 1) report.weights = report.groups.front().weights;
   if (!squares.empty()) report.combined_square = at::stack(squares).sum();
   return results;

@@ -9,11 +9,10 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <vector>
@@ -112,13 +111,33 @@ inline at::Tensor dense_products(const std::vector<at::Tensor>& left, const std:
   const auto tasks = static_cast<int64_t>(left.size());
   const bool symmetric = &left == &right;
   if (!has_dense_loops(left, like) || !has_dense_loops(right, like)) {
-    const auto matrix = [&](const std::vector<at::Tensor>& gradients) {
-      std::vector<at::Tensor> flat;
-      for (const at::Tensor& g : gradients) flat.push_back((g.defined() ? g : at::zeros_like(like)).reshape({-1}).to(at::kDouble));
-      return at::stack(flat);
+    if (like.is_cpu()) {  // by the loops, of a type that they have: ATen's sums depend on threads
+      const auto is_double = [](const at::Tensor& g) { return g.defined() && g.scalar_type() == at::kDouble; };
+      const bool wide = is_double(like) || std::any_of(left.begin(), left.end(), is_double) || std::any_of(right.begin(), right.end(), is_double);
+      const at::TensorOptions options = at::TensorOptions(wide ? at::kDouble : at::kFloat);
+      const auto widened = [&](const std::vector<at::Tensor>& gradients) {
+        std::vector<at::Tensor> result;
+        for (const at::Tensor& g : gradients) result.push_back(g.defined() ? g.to(options) : g);
+        return result;
+      };
+      const std::vector<at::Tensor> rows = widened(left);
+      const at::Tensor as = at::empty(like.sizes(), options);
+      return symmetric ? dense_products(rows, rows, as) : dense_products(rows, widened(right), as);
+    }
+    const at::TensorOptions exact = like.options().dtype(at::kDouble);
+    const auto block = [&](const std::vector<at::Tensor>& gradients, int64_t first, int64_t size) {
+      std::vector<at::Tensor> rows;
+      for (const at::Tensor& g : gradients) rows.push_back(g.defined() ? g.reshape({-1}).narrow(0, first, size).to(at::kDouble) : at::zeros({size}, exact));
+      return at::stack(rows);
     };
-    const at::Tensor rows = matrix(left);
-    return rows.mm((symmetric ? rows : matrix(right)).t());
+    at::Tensor sum = at::zeros({tasks, tasks}, exact);
+    constexpr int64_t at_once = int64_t{1} << 20;  // all in float64 would take twice the gradients' memory
+    for (int64_t first = 0; first < like.numel(); first += at_once) {
+      const int64_t size = std::min(at_once, like.numel() - first);
+      const at::Tensor rows = block(left, first, size);
+      sum.add_(rows.mm((symmetric ? rows : block(right, first, size)).t()));
+    }
+    return sum;
   }
   const auto dense = [](const std::vector<at::Tensor>& gradients) {
     std::vector<at::Tensor> result;

@@ -7,8 +7,10 @@
 #include <htl/gradient/report.hpp>
 #include <htl/task/task_set.hpp>
 
+#include <ATen/ops/stack.h>
 #include <torch/nn/cloneable.h>
 
+#include <cmath>
 #include <memory>
 #include <ostream>
 #include <utility>
@@ -202,7 +204,13 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
     HTL_CHECK(losses.values.names() == state_->names, "htl::GradientFork: expected losses of the fork's tasks ", quoted(state_->names), ", got ",
               quoted(losses.values.names()));
     std::vector<at::Tensor> values;
-    for (const auto& [name, loss] : losses.values) values.push_back(loss.detach().reshape({}).to(at::kDouble));
+    for (const auto& [name, loss] : losses.values) {
+      values.push_back(loss.detach().reshape({}).to(at::kDouble));
+      const bool counts = !losses.active.defined() || losses.active[static_cast<int64_t>(values.size()) - 1].item<bool>();
+      if (values.back().is_cpu() && counts)
+        HTL_CHECK(std::isfinite(values.back().item<double>()), "htl::GradientFork: the loss of task \"", name, "\" after the step is ",
+                  values.back().item<double>(), ", and the method would remember it; where a batch has no label of a task, say so by TaskLosses::active");
+    }
     state_->observe(at::stack(values));
   }
   /// @brief What the method sees as one vector.

@@ -6,8 +6,9 @@
 #include <htl/gradient/dense_kernels.hpp>
 #include <htl/nn/linear_parts.hpp>
 
-#include <ATen/ops/cat.h>
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
 
 #include <utility>
 #include <vector>

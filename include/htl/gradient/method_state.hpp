@@ -6,13 +6,17 @@
 #include <htl/gradient/parts.hpp>
 #include <htl/task/state_owner.hpp>
 #include <htl/weighting/apply.hpp>
+#include <htl/weighting/memory.hpp>
 
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -45,6 +49,12 @@ class ForkState {
   virtual bool sees_gradients() const = 0;
   /// How many batches the method wants for one step.
   virtual int64_t batches() const = 0;
+  /// How often it took its fallback, over all groups; undefined where it counts none.
+  virtual at::Tensor fallbacks() const = 0;
+  /// Whether it remembers more than that.
+  virtual bool remembers() = 0;
+  /// How many memories it has, one a group; 0 before it was asked.
+  virtual size_t memories() const = 0;
 
   std::vector<std::string> names;
   std::vector<int64_t> cores;
@@ -54,6 +64,7 @@ class ForkState {
   std::optional<at::Generator> generator;
   std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<ForkCall>>> calls;  // whose graphs are alive
   Accumulated accumulated;
+  std::vector<std::string> known_parts;  // names and shapes of what the step before shared
 };
 
 /// Tensors of one type and any shapes as one flat tensor and their shapes [G, 1 + D]: dimensions (−1: undefined), sizes.
@@ -122,6 +133,24 @@ class MethodState final : public ForkState {
       return 1;
     }
   }
+  at::Tensor fallbacks() const override {
+    at::Tensor sum;
+    for (const MethodMemory<W>& own : memories_)
+      if (const at::Tensor count = fallbacks_of(own); count.defined()) sum = sum.defined() ? sum + count : count;
+    return sum;
+  }
+  bool remembers() override {
+    if constexpr (requires { typename W::State; }) {
+      if (sees_gradients()) return has_fields_;  // whose memory is made with the first step, and costs to be shown
+      bool result = false;
+      for (MethodMemory<W>& own : memories_)
+        own.fields([&](std::string_view name, at::Tensor& field) { result = result || (field.defined() && !name.ends_with("fallbacks")); });
+      return result;
+    } else {
+      return false;
+    }
+  }
+  size_t memories() const override { return asked_ ? memories_.size() : 0; }
   void observe(const at::Tensor& losses) requires LossObserver<W> {
     for (MethodMemory<W>& own : memories_) method.observe(losses, own);
   }
@@ -142,9 +171,11 @@ class MethodState final : public ForkState {
   void forget() {
     memories_.clear();
     memories_.push_back(initial_state(method));
-    asked_ = false;
+    asked_ = has_fields_ = false;
+    if constexpr (requires { typename W::State; }) memories_.front().fields([&](const auto&, at::Tensor&) { has_fields_ = true; });
     step = 0;
     accumulated = {};
+    known_parts.clear();
   }
 
   W method;
@@ -199,6 +230,7 @@ class MethodState final : public ForkState {
 
   std::vector<MethodMemory<W>> memories_;
   bool asked_ = false;
+  bool has_fields_ = false;
 };
 
 }  // namespace detail

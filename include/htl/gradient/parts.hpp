@@ -8,7 +8,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <memory>
 #include <string>

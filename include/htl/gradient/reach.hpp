@@ -58,22 +58,33 @@ struct Reach {
   std::vector<std::vector<size_t>> levels;  // with shared(): split representations from top to bottom; what one comes from lies in a later level
 };
 
-/// Groups tasks so that no two of a group arrive at the same point: one backward pass a group.
+/// Groups tasks so that no two of a group arrive at the same point: one backward pass a group. Finding the fewest groups is NP-hard; this colours next the task
+/// with the fewest groups left to it (DSATUR; Brélaz, Communications of the ACM 22, 1979), which is the fewest where two groups suffice, and never more than T.
 inline std::vector<std::vector<size_t>> colour(const std::vector<std::set<size_t>>& points) {
+  const size_t tasks = points.size();
+  std::vector<std::vector<size_t>> neighbours(tasks);
+  for (size_t t = 0; t < tasks; ++t)
+    for (size_t s = 0; s < t; ++s)
+      if (std::any_of(points[s].begin(), points[s].end(), [&](size_t point) { return points[t].contains(point); })) {
+        neighbours[s].push_back(t);
+        neighbours[t].push_back(s);
+      }
   std::vector<std::vector<size_t>> passes;
-  std::vector<std::set<size_t>> taken;
-  for (size_t t = 0; t < points.size(); ++t) {
-    size_t p = 0;
-    const auto overlaps = [&](const std::set<size_t>& others) {
-      return std::any_of(points[t].begin(), points[t].end(), [&](size_t point) { return others.contains(point); });
-    };
-    while (p < passes.size() && overlaps(taken[p])) ++p;
-    if (p == passes.size()) {
-      passes.emplace_back();
-      taken.emplace_back();
+  std::vector<std::set<size_t>> closed(tasks);  // passes that a neighbour is in
+  std::vector<bool> placed(tasks, false);
+  for (size_t count = 0; count < tasks; ++count) {
+    size_t next = tasks;
+    for (size_t t = 0; t < tasks; ++t) {
+      if (placed[t]) continue;
+      const auto urgency = [&](size_t task) { return std::pair(closed[task].size(), neighbours[task].size()); };
+      if (next == tasks || urgency(t) > urgency(next)) next = t;
     }
-    passes[p].push_back(t);
-    taken[p].insert(points[t].begin(), points[t].end());
+    size_t p = 0;
+    while (closed[next].contains(p)) ++p;
+    if (p == passes.size()) passes.emplace_back();
+    passes[p].push_back(next);
+    placed[next] = true;
+    for (const size_t neighbour : neighbours[next]) closed[neighbour].insert(p);
   }
   return passes;
 }

@@ -49,16 +49,14 @@ class Shared {
   /// @brief Adds a parameter.
   /// @throws c10::ValueError for the result of an operation
   Shared& add(const at::Tensor& parameter) {
-    HTL_CHECK(parameter.defined(), "htl::shared: expected a parameter, got an undefined tensor");
-    HTL_CHECK(parameter.is_leaf(), "htl::shared: expected parameters, got the result of an operation, of shape ", shape_of(parameter),
-              "; name what it was computed from");
-    add_parameter(std::to_string(things_), parameter);
+    add_leaf(std::to_string(things_), parameter);
     ++things_;
     return *this;
   }
-  /// @brief Adds parameters.
+  /// @brief Adds parameters as one thing: `bottom->parameters()` is what the module is.
   Shared& add(const std::vector<at::Tensor>& parameters) {
-    for (const at::Tensor& parameter : parameters) add(parameter);
+    for (size_t p = 0; p < parameters.size(); ++p) add_leaf(std::to_string(things_) + "." + std::to_string(p), parameters[p]);
+    ++things_;
     return *this;
   }
   /// @brief Adds tables: their rows, wherever the losses reach them through a lookup.
@@ -99,6 +97,12 @@ class Shared {
       tables_.push_back(table);
       std::erase_if(parameters_, [&](const Parameter& parameter) { return parameter.value.is_same(table.weight()); });
     }
+  }
+  void add_leaf(std::string name, const at::Tensor& parameter) {
+    HTL_CHECK(parameter.defined(), "htl::shared: expected a parameter, got an undefined tensor");
+    HTL_CHECK(parameter.is_leaf(), "htl::shared: expected parameters, got the result of an operation, of shape ", shape_of(parameter),
+              "; name what it was computed from");
+    add_parameter(std::move(name), parameter);
   }
   /// A table's weight is no parameter: its gradient comes by rows.
   void add_parameter(std::string name, const at::Tensor& value) {

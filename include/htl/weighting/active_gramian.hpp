@@ -5,9 +5,9 @@
 
 #include <htl/weighting/weighting.hpp>
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
+#include <cmath>
 #include <span>
 
 namespace htl::inline v0_1_0 {
@@ -29,6 +29,7 @@ struct SquareMatrix {
 namespace detail {
 
 /// What of a TaskGramian concerns the active tasks, in host memory. On CUDA making it waits for the device.
+/// @throws c10::ValueError where one of these numbers is not finite
 class ActiveGramian {
  public:
   explicit ActiveGramian(const TaskGramian& gramian);
@@ -56,7 +57,12 @@ inline ActiveGramian::ActiveGramian(const TaskGramian& gramian) : total_(gramian
     const double* const values = host.const_data_ptr<double>();
     to.reserve(tasks.size() * tasks.size());
     for (const int64_t s : tasks)
-      for (const int64_t t : tasks) to.push_back(values[s * total_ + t]);
+      for (const int64_t t : tasks) {
+        const double product = values[s * total_ + t];
+        HTL_CHECK(std::isfinite(product), "htl: expected a finite Gramian, got ", product, " for tasks ", s, " and ", t,
+                  "; lower the learning rate, clip, or look for NaN in the batch");  // the solvers sort
+        to.push_back(product);
+      }
   };
   gather(gramian.matrix, matrix_);
   if (gramian.cross.defined()) gather(gramian.cross, cross_);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/weighting/apply.hpp>
+#include <htl/weighting/memory.hpp>
 
 #include <c10/util/Type.h>
 
@@ -47,6 +48,7 @@ struct AnyMemory {
   virtual ~AnyMemory() = default;
   virtual std::unique_ptr<AnyMemory> clone() const = 0;
   virtual void fields(const std::function<void(const char*, at::Tensor&)>& visit) = 0;
+  virtual at::Tensor fallbacks() const = 0;
 };
 
 template <GradientMethod M>
@@ -62,6 +64,7 @@ struct MemoryOf final : AnyMemory {
   void fields(const std::function<void(const char*, at::Tensor&)>& visit) override {
     if constexpr (requires { memory.fields(visit); }) memory.fields(visit);
   }
+  at::Tensor fallbacks() const override { return fallbacks_of(memory); }
   MethodMemory<M> memory;
 };
 
@@ -94,6 +97,8 @@ class AnyWeightingState {
   void fields(Visit&& visit) {
     if (held_) held_->fields([&](const char* name, at::Tensor& field) { visit(name, field); });
   }
+  /// @brief How often the held method took its fallback; undefined where it counts none, or there is no method yet.
+  at::Tensor fallbacks() const { return held_ ? held_->fallbacks() : at::Tensor(); }
   /// @brief For AnyWeighting.
   detail::AnyMemory* held() const { return held_.get(); }
 
@@ -158,7 +163,8 @@ struct MethodOf final : AnyMethod {
   MethodMemory<M>& memory_in(AnyWeightingState& state, const std::string& name) const {
     if (state.empty()) state = initial_state();
     auto* const own = dynamic_cast<MemoryOf<M>*>(state.held());
-    HTL_CHECK_STATE(own, "htl::AnyWeighting: the state is the memory of another method than \"", name, "\"; begin with initial_state() of this one");
+    HTL_CHECK_STATE(own, "htl::AnyWeighting: the state is the memory of another method than \"", name,
+                    "\"; begin with initial_state() of this one, or call the fork's forget()");
     return own->memory;
   }
 

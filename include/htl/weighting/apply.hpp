@@ -32,8 +32,7 @@ using MethodMemory = decltype(detail::initial_state(std::declval<const M&>()));
 /// @brief The weights [T] of a method with memory.
 template <GramianWeighting M>
 at::Tensor weights(const M& method, const TaskGramian& gramian, MethodMemory<M>& memory) {
-  check_shape("htl::weights", "the Gramian", gramian.matrix, {-1, gramian.matrix.defined() && gramian.matrix.dim() > 0 ? gramian.matrix.size(0) : -1});
-  HTL_CHECK_TYPE(gramian.matrix.scalar_type() == at::kDouble, "htl::weights: expected the Gramian in float64, got ", gramian.matrix.scalar_type());
+  detail::check_gramian("htl::weights", gramian);
   if constexpr (StatefulWeighting<M>) {
     return method.weights(gramian, memory);
   } else {
@@ -41,7 +40,7 @@ at::Tensor weights(const M& method, const TaskGramian& gramian, MethodMemory<M>&
   }
 }
 /// @brief The weights [T] that a method gives a Gramian: `htl::weights(htl::CAGrad{.c = 0.4}, {.matrix = K})`. A method with memory begins anew.
-/// @throws c10::ValueError unless the matrix is [T, T]; c10::TypeError unless float64; what the method throws
+/// @throws c10::ValueError unless the matrix is [T, T] and what else is given is for its T tasks; c10::TypeError unless float64; what the method throws
 template <GramianWeighting M>
 at::Tensor weights(const M& method, const TaskGramian& gramian) {
   MethodMemory<M> memory = detail::initial_state(method);
@@ -49,19 +48,19 @@ at::Tensor weights(const M& method, const TaskGramian& gramian) {
 }
 
 /// @brief A Jacobian [T, P] as task gradients; with widths, as several shared tensors side by side.
-/// @param jacobian [T, P] floating point: row t is the gradient of task t
+/// @param jacobian [T, P] floating point: row t is the gradient of task t; half types become float32
 /// @param columns widths of the tensors, together P; empty = one tensor
 /// @throws c10::ValueError on a wrong shape
 inline TaskGradients task_gradients(const at::Tensor& jacobian, const std::vector<int64_t>& columns = {}) {
   check_shape("htl::task_gradients", "the Jacobian", jacobian, {-1, -1});
   TaskGradients result;
-  const at::Tensor exact = jacobian.to(at::kDouble);
+  const at::Tensor exact = jacobian.to(at::kDouble), values = jacobian.scalar_type() == at::kDouble ? jacobian : jacobian.to(at::kFloat);
   result.gramian.matrix = exact.mm(exact.t());
   int64_t first = 0;
   for (const int64_t width : columns.empty() ? std::vector<int64_t>{jacobian.size(1)} : columns) {
     HTL_CHECK(width >= 0 && first + width <= jacobian.size(1), "htl::task_gradients: expected widths of together ", jacobian.size(1), " columns, got ",
               at::IntArrayRef(columns));
-    result.parts.push_back({.name = std::to_string(result.parts.size()), .values = jacobian.narrow(1, first, width).unsqueeze(0)});
+    result.parts.push_back({.name = std::to_string(result.parts.size()), .values = values.narrow(1, first, width).unsqueeze(0)});
     first += width;
   }
   HTL_CHECK(first == jacobian.size(1), "htl::task_gradients: expected widths of together ", jacobian.size(1), " columns, got ", at::IntArrayRef(columns));

@@ -192,6 +192,8 @@ inline void add_methods_that_see_gradients(MethodRegistry& registry) {
     method.gamma = options.number("gamma", method.gamma, kNotNegative);
     method.sigma_gamma = options.number("sigma_gamma", method.sigma_gamma, kNotNegative);
     method.rho = options.number("rho", method.rho, kNotNegative);
+    method.normalize = options.flag("normalize", method.normalize);
+    method.map = options.choice<SimplexMap>("map", {{"softmax", SimplexMap::softmax}, {"projection", SimplexMap::projection}}, method.map);
     return method;
   });
   registry.add("db_mtl", [](OptionReader& options) {
@@ -244,7 +246,7 @@ inline void add_methods_around_others(MethodRegistry& registry) {
 /// | `graddrop` | GradDrop | `leak` |
 /// | `trimmed_mean` | TrimmedMean | `trim` |
 /// | `excess_mtl` | ExcessMTL | `eta`, `warmup`, `scale`: one, tasks |
-/// | `moco` | MoCo | `beta`, `sigma`, `gamma`, `sigma_gamma`, `rho` |
+/// | `moco` | MoCo | `beta`, `sigma`, `gamma`, `sigma_gamma`, `rho`, `normalize`: true, false; `map`: softmax, projection |
 /// | `db_mtl` | DBMTL | `beta`, `sigma` |
 /// | `cr_mogm` | CRMOGM<AnyWeighting> | `inner`: a method with a Gramian's weights; `decay`, `initial`: a number for each task |
 inline MethodRegistry built_in_methods() {

@@ -21,8 +21,8 @@ namespace htl::inline v0_1_0 {
 /// where that doesn't change.
 ///
 /// **Inactive tasks**: λ_t stands still, and the weight is 0. **Device**, synchronisation and cost: the inner method's and a few operators on [T]; no wait of
-/// its own. Batches, losses after the step and random numbers go to the inner method. **Elsewhere**: TorchJD is the same; the paper lets a rise from 0 to 1 as
-/// the learning rate falls: set `decay` between steps.
+/// its own, and a CUDA graph can capture it after the first call where it can capture the inner method. Batches, losses after the step and random numbers go to
+/// the inner method. **Elsewhere**: TorchJD is the same; the paper lets a rise from 0 to 1 as the learning rate falls: set `decay` between steps.
 /// @tparam W any GramianWeighting, AnyWeighting as well
 template <GramianWeighting W>
 struct CRMOGM {
@@ -35,6 +35,8 @@ struct CRMOGM {
     at::Tensor weights;     ///< [T] float64: λ
     at::Tensor known;       ///< [T] bool: the task has been active
     MethodMemory<W> inner;  ///< what the inner method remembers
+    /// @brief How often the inner method took its fallback; undefined where it counts none.
+    at::Tensor fallbacks() const { return detail::fallbacks_of(inner); }
     /// @brief Names the tensors for saving, loading, resetting and moving; the inner method's as "inner/…".
     template <class Visit>
     void fields(Visit&& visit) {
@@ -49,15 +51,17 @@ struct CRMOGM {
   State initial_state() const { return {{}, {}, detail::initial_state(inner)}; }
 
   /// @brief [T] float64: λ.
-  /// @throws c10::ValueError with decay outside [0, 1], or initial weights that are not finite or for another number of tasks; what the inner method throws
+  /// @throws c10::ValueError with decay outside [0, 1], or initial weights that are not finite or for another number of tasks, or where the inner
+  ///   method's weights are not finite (CPU); what the inner method throws
   at::Tensor weights(const TaskGramian& gramian, State& state) const {
     HTL_CHECK(decay >= 0.0 && decay <= 1.0, "htl::CRMOGM: expected decay in [0, 1], got ", decay);
     const int64_t tasks = gramian.tasks();
     HTL_CHECK(initial.empty() || static_cast<int64_t>(initial.size()) == tasks, "htl::CRMOGM: expected initial weights for ", tasks, " tasks, got ",
               initial.size());
     for (const double weight : initial) HTL_CHECK(std::isfinite(weight), "htl::CRMOGM: expected finite initial weights, got ", weight);
-    const at::Tensor given = htl::weights(inner, gramian, state.inner);
     detail::prepare_memory("htl::CRMOGM", state.weights, {tasks}, gramian.matrix.device());
+    const at::Tensor given = htl::weights(inner, gramian, state.inner);
+    if (given.is_cpu()) HTL_CHECK(given.isfinite().all().item<bool>(), "htl::CRMOGM: the inner method's weights are not finite, and would stay in the average");
     if (!state.known.defined()) {
       state.known = gramian.matrix.new_full({tasks}, !initial.empty(), at::kBool);
       if (!initial.empty())

@@ -21,13 +21,13 @@ namespace htl::inline v0_1_0 {
 /// which leave the weights alone; after them w_t ← w_t exp(η e_t / (b_t + 1e-7)), and the weights are divided by their sum. The gradient is s Σ_t w_t g_t
 /// with s = T, so that it begins as the plain sum, or 1. T = 1 gives the identity.
 ///
-/// **Shapes**: any parts; of tables the touched rows, and the others get 0 from the method too. **Inactive tasks** leave S_t, b_t and w_t as they are, and the
-/// active tasks' weights sum to s (with s = the number of active tasks for T); the calls of the warm-up are those in which the task was active.
-/// **Memory**: S_t, 8 · T bytes for each number of the shared tensors (of tables on the CPU only for the pages that were touched), in float64, since squares of
-/// float32 overflow. **Device**: ATen without branches or synchronisation; a CUDA graph can capture it after the first call.
-/// **Cost**: about ten passes over the task gradients. It reports its weights. The weights are kept as logarithms: nothing overflows.
-/// **Elsewhere**: LibMTL is warmup = 1, eta = 0.01, scale tasks, without the 1e-7 beside b_t. The authors' code and TorchJD have warmup = 0: the first call's
-/// e_t is the baseline and moves the weights undivided; eta = 1 and scale one in TorchJD. The paper's appendix warms up for three epochs.
+/// **Shapes**: any parts but split representations; of tables the touched rows, and the others get 0 from the method too. **Inactive tasks** leave S_t, b_t and
+/// w_t as they are, and the active tasks' weights sum to s (with s = the number of active tasks for T); the calls of the warm-up are those in which the task
+/// was active. **Memory**: S_t, 8 · T bytes for each number of the shared tensors (of tables on the CPU only for the pages that were touched), in float64,
+/// since squares of float32 overflow. **Device**: ATen without branches or synchronisation; a CUDA graph can capture it after the first call. **Cost**: about
+/// ten passes over the task gradients. It reports its weights. The weights are kept as logarithms: nothing overflows. **Elsewhere**: LibMTL is warmup = 1, eta
+/// = 0.01, scale tasks, without the 1e-7 beside b_t. The authors' code and TorchJD have warmup = 0: the first call's e_t is the baseline and moves the weights
+/// undivided; eta = 1 and scale one in TorchJD. The paper's appendix warms up for three epochs.
 struct ExcessMTL {
   double eta = 0.01;                       ///< the step η > 0 of the weights
   int64_t warmup = 1;                      ///< ≥ 0: how many calls make the baseline; 0 = the first call does, and moves the weights by its undivided e_t

@@ -5,9 +5,8 @@
 
 #include <htl/task/check.hpp>
 #include <htl/task/tensor_operators.hpp>
+#include <htl/weighting/memory.hpp>
 #include <htl/weighting/solvers/fairness.hpp>
-
-#include <ATen/ops/zeros.h>
 
 namespace htl::inline v0_1_0 {
 
@@ -16,8 +15,8 @@ namespace htl::inline v0_1_0 {
 /// α = 0 maximises the sum (the plain mean, 1/T each), 1 is proportional fairness (Nash-MTL's equation), 2 minimises the sum of potential delays, and α → ∞ is
 /// max–min fairness. All tasks improve: G_t · g = w_t^(−1/α) > 0. wᵀKw = Σ w^(1 − 1/α).
 ///
-/// **Where no solution exists** (a combination of gradients with weights ≥ 0 is zero; see fairness()) the weights are 1/T each, and `State::fallbacks` counts
-/// it.
+/// **Where no solution exists** (a combination of gradients with weights ≥ 0 is zero; see fairness()) the weights are 1/T each, and GradientReport::fallbacks
+/// counts it.
 ///
 /// **Inactive tasks** leave the problem. **Device**: on the CPU by fairness(), about 1 µs at T = 3, 35 µs at T = 32 with α = 1, half as much again with another
 /// α; on CUDA it waits for the Gramian, a CUDA graph can't capture it.
@@ -28,14 +27,7 @@ struct FairGrad {
   double alpha = 1.0;  ///< α ≥ 0
 
   /// @brief What a run remembers.
-  struct State {
-    at::Tensor fallbacks;  ///< [] int64, on the CPU: how often there was no solution
-    /// @brief Names the tensors for saving, loading, resetting and moving.
-    template <class Visit>
-    void fields(Visit&& visit) {
-      visit("fallbacks", fallbacks);
-    }
-  };
+  using State = FallbackCount;
 
   /// @brief [T] float64 weights.
   /// @throws c10::ValueError with an α outside its range
@@ -44,13 +36,13 @@ struct FairGrad {
 
 inline at::Tensor FairGrad::weights(const TaskGramian& gramian, State& state) const {
   HTL_CHECK(alpha >= 0.0 && std::isfinite(alpha), "htl::FairGrad: expected a finite alpha ≥ 0, got ", alpha);
-  if (!state.fallbacks.defined()) state.fallbacks = at::zeros({}, at::kLong);
-  return detail::weights_of_active(gramian, [&](SquareMatrix k, std::span<double> w) {
-    const bool solved = alpha > 0.0 && fairness(k, alpha, w);
-    if (solved) return;
-    std::fill(w.begin(), w.end(), 1.0 / static_cast<double>(w.size()));
-    if (alpha > 0.0) state.fallbacks = state.fallbacks + 1;
+  bool solved = true;
+  at::Tensor weights = detail::weights_of_active(gramian, [&](SquareMatrix k, std::span<double> w) {
+    if (alpha > 0.0) solved = fairness(k, alpha, w);
+    if (alpha == 0.0 || !solved) std::fill(w.begin(), w.end(), 1.0 / static_cast<double>(w.size()));
   });
+  detail::count_fallback(state.fallbacks, !solved);
+  return weights;
 }
 
 }  // namespace htl

@@ -7,7 +7,6 @@
 #include <htl/weighting/memory.hpp>
 #include <htl/weighting/weighting.hpp>
 
-#include <ATen/ops/ones_like.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
@@ -24,10 +23,10 @@ namespace htl::inline v0_1_0 {
 /// δ_s) + λ ξ_t: a task that progressed more than the others loses weight. Without `observe` the logits stand still.
 ///
 /// D_t is kept at 1e-8 or above: losses must be above their minima b. The Gramian's matrix is read only where `max_norm` is finite.
-/// **Inactive tasks**: weight 0, z is over the active ones; logits and moments of a task that was inactive in `weights` stand still in `observe`, and each task
-/// counts its own steps for Adam's correction. One task: weight 1. **Device**: ATen without branches or synchronisation; a CUDA graph can capture it after a
-/// first step, which makes the memory. **Cost** some 20 small operators. The authors' code clips the shared gradient's norm to 1 by default and has λ = 1e-5;
-/// TorchJD and LibMTL have λ = 1e-3. Here nothing is clipped by default.
+/// **Inactive tasks**: weight 0, z is over the active ones; logits and moments of a task that was inactive in `weights`, or whose new loss is not finite, stand
+/// still in `observe`, and each task counts its own steps for Adam's correction. One task: weight 1. **Device**: ATen without branches or synchronisation; a
+/// CUDA graph can capture it after a first step, which makes the memory. **Cost** some 20 small operators. The authors' code clips the shared gradient's norm
+/// to 1 by default and has λ = 1e-5; TorchJD and LibMTL have λ = 1e-3. Here nothing is clipped by default.
 struct FAMO {
   double learning_rate = 0.025;                               ///< of Adam, ≥ 0
   double weight_decay = 1e-3;                                 ///< λ ≥ 0
@@ -115,16 +114,17 @@ inline at::Tensor FAMO::weights(const TaskGramian& gramian, State& state) const 
 inline void FAMO::observe(const at::Tensor& losses, State& state) const {
   HTL_CHECK_STATE(state.log_before.defined(), "htl::FAMO: expected weights() before observe(), got no losses from before the step");
   check_shape("htl::FAMO", "the losses after the step", losses, {state.log_before.size(0)});
-  const at::Tensor taking_part = state.active > 0.0, z = shares(state);
-  const at::Tensor progress = at::where(taking_part, state.log_before - distances(losses.to(state.logits.options())).log(), at::zeros({}, z.options()));
+  const at::Tensor after = distances(losses.to(state.logits.options())).log(), z = shares(state);
+  const at::Tensor taking_part = (state.active > 0.0).logical_and(after.isfinite()), counts = taking_part.to(z.options());
+  const at::Tensor progress = at::where(taking_part, state.log_before - after, at::zeros({}, z.options()));
   const at::Tensor gradient = z * (progress - (z * progress).sum()) + weight_decay * state.logits;
   constexpr double decay = 0.9, square_decay = 0.999;
-  state.steps.add_(state.active);
+  state.steps.add_(counts);
   state.first.copy_(at::where(taking_part, decay * state.first + (1.0 - decay) * gradient, state.first));
   state.second.copy_(at::where(taking_part, square_decay * state.second + (1.0 - square_decay) * gradient.square(), state.second));
   const at::Tensor steps = state.steps.clamp_min(1.0);
   const at::Tensor mean = state.first / (1.0 - (steps * std::log(decay)).exp()), square = state.second / (1.0 - (steps * std::log(square_decay)).exp());
-  state.logits.sub_(state.active * learning_rate * mean / (square.sqrt() + 1e-8));
+  state.logits.sub_(counts * learning_rate * mean / (square.sqrt() + 1e-8));
 }
 
 }  // namespace htl

@@ -15,10 +15,30 @@ namespace htl::inline v0_1_0::detail {
 /// [A, C]: Σ_t w_t · values[·, t, ·] in the type of the values.
 inline at::Tensor weighted_sum(const at::Tensor& values, const at::Tensor& weights) { return (values * weights.to(values.options()).view({-1, 1})).sum(1); }
 
+/// [T, T] float64, and of its tasks whatever else is said: methods read it by raw pointers.
+inline void check_gramian(std::string_view who, const TaskGramian& gramian) {
+  const at::Tensor& matrix = gramian.matrix;
+  check_shape(who, "the Gramian", matrix, {-1, matrix.defined() && matrix.dim() > 0 ? matrix.size(0) : -1});
+  HTL_CHECK_TYPE(matrix.scalar_type() == at::kDouble, who, ": expected the Gramian in float64, got ", matrix.scalar_type());
+  const int64_t tasks = gramian.tasks();
+  if (const at::Tensor& active = gramian.active; active.defined())
+    HTL_CHECK(active.dim() == 1 && active.size(0) == tasks && active.scalar_type() == at::kBool && active.device() == matrix.device(), who,
+              ": expected TaskGramian::active as one bool for each of ", tasks, " tasks on ", matrix.device().str(), ", got ", toString(active.scalar_type()),
+              " of shape ", shape_of(active), " on ", active.device().str());
+  if (gramian.cross.defined()) check_shape(who, "the products of two batches (TaskGramian::cross)", gramian.cross, {tasks, tasks});
+  const auto check_positions = [&](const std::vector<int64_t>& positions, const char* what) {
+    for (const int64_t at : positions) HTL_CHECK(at >= 0 && at < tasks, who, ": expected ", what, " as positions of tasks, 0 … ", tasks - 1, ", got ", at);
+  };
+  check_positions(gramian.cores, "TaskGramian::cores");
+  HTL_CHECK(gramian.cores_after.empty() || static_cast<int64_t>(gramian.cores_after.size()) == tasks, who, ": expected TaskGramian::cores_after for ", tasks,
+            " tasks, or for none, got ", gramian.cores_after.size());
+  for (const std::vector<int64_t>& cores : gramian.cores_after) check_positions(cores, "TaskGramian::cores_after");
+}
+
 /// Every part [A, T, C], and rows where it is not the whole tensor.
 inline void check_parts(std::string_view who, const TaskGradients& gradients) {
   const at::Tensor& matrix = gradients.gramian.matrix;
-  check_shape(who, "the Gramian", matrix, {-1, matrix.defined() && matrix.dim() > 0 ? matrix.size(0) : -1});
+  check_gramian(who, gradients.gramian);
   for (const TaskGradients::Part& part : gradients.parts) {
     check_shape(who, "the gradients of \"" + part.name + "\"", part.values, {-1, matrix.size(0), -1});
     if (part.rows.defined()) {
@@ -53,7 +73,11 @@ inline at::Tensor losses_of_active(std::string_view who, const TaskGramian& gram
 inline std::vector<at::Tensor> memory_of_parts(std::string_view who, at::Tensor& memory, const TaskGradients& gradients, at::ScalarType type) {
   const int64_t tasks = gradients.gramian.tasks();
   int64_t numbers = 0;
-  for (const TaskGradients::Part& part : gradients.parts) numbers += part.total_rows * tasks * part.values.size(2);
+  for (const TaskGradients::Part& part : gradients.parts) {
+    HTL_CHECK(!part.of_batch, who, ": it remembers every shared number from step to step, but those of the split ", part.name,
+              " belong to other samples in each batch; name the parameters that it comes from by htl::shared()");
+    numbers += part.total_rows * tasks * part.values.size(2);
+  }
   const at::Device device = gradients.parts.empty() ? gradients.gramian.matrix.device() : gradients.parts.front().values.device();
   if (!memory.defined()) memory = zeros_on_touch({numbers}, type, device);
   HTL_CHECK(memory.dim() == 1 && memory.size(0) == numbers, who, ": the state was made for ", memory.numel(), " numbers, the task gradients have ", numbers,

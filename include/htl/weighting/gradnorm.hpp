@@ -20,8 +20,8 @@ namespace htl::inline v0_1_0 {
 /// @brief GradNorm (Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks", ICML 2018, Algorithm 1).
 ///
 /// Weights start at 1. With norms G_t = w_t ‖g_t‖, their mean Ḡ, the losses relative to the first ones L̃_t = L_t / L_t(0) and r_t = L̃_t / mean L̃, each step
-/// returns w, and then w_t ← w_t − η sign(G_t − Ḡ r_tᵅ) ‖g_t‖: a step of gradient descent on Σ |G_t − Ḡ r_tᵅ| with the target held constant. Weights are kept
-/// at 1e-3 or above and made to add up to T.
+/// returns w, and then w_t ← w_t − η sign(G_t − Ḡ r_tᵅ) ‖g_t‖: a step of gradient descent on Σ |G_t − Ḡ r_tᵅ| with the target held constant. Weights below
+/// 1e-3 are raised to it, then all are scaled to add up to T.
 ///
 /// Losses should be positive: an L̃_t that is not counts as 0, and where all are 0, r = 1. A first loss of exactly 0 is taken anew.
 /// **Inactive tasks**: weight 0; their weight and first loss stand still, means and sums are over the active ones. One task: weight 1.

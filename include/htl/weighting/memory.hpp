@@ -1,14 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file memory.hpp
-/// @brief A field of a method's memory, made on first use and checked afterwards.
+/// @brief A field of a method's memory, made on first use and checked afterwards; and how often a method had no solution.
 #pragma once
 
 #include <htl/task/check.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/full.h>
+#include <ATen/ops/zeros.h>
 
 namespace htl::inline v0_1_0 {
+
+/// @brief The memory of a method whose problem may have no solution: how often it took its fallback. GradientReport::fallbacks shows it.
+struct FallbackCount {
+  at::Tensor fallbacks;  ///< [] int64, on the CPU; undefined before the first call
+  /// @brief Names the tensors for saving, loading, resetting and moving.
+  template <class Visit>
+  void fields(Visit&& visit) {
+    visit("fallbacks", fallbacks);
+  }
+};
+
 namespace detail {
+
+/// One more fallback, or none; a copy of the state that was taken before stays what it is.
+inline void count_fallback(at::Tensor& fallbacks, bool taken) {
+  if (!fallbacks.defined()) fallbacks = at::zeros({}, at::kLong);
+  if (taken) fallbacks = fallbacks + 1;
+}
+
+/// What a method's memory says of its fallbacks; undefined where it doesn't count any.
+template <class State>
+at::Tensor fallbacks_of(const State& state) {
+  if constexpr (requires { at::Tensor(state.fallbacks()); }) {  // around some other method's
+    return state.fallbacks();
+  } else if constexpr (requires { at::Tensor(state.fallbacks); }) {
+    return state.fallbacks;
+  } else {
+    return {};
+  }
+}
 
 /// Makes an undefined field, filled with `start`; a loaded one comes to the device, in float64 and contiguous.
 /// @throws c10::ValueError where it was made for another number of tasks

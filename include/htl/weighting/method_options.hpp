@@ -178,7 +178,7 @@ inline MethodSpec parse_method(std::string_view text) {
   return result;
 }
 
-/// @brief The text from which parse_method() makes the same method.
+/// @brief The text from which parse_method() makes the same method. Empty lists, and texts that would be read as something else, have none.
 inline std::string method_text(const MethodSpec& method) {
   std::string text = method.name;
   detail::append_options(method.options, "", text);

@@ -19,7 +19,7 @@ namespace htl::inline v0_1_0 {
 /// between corners.
 ///
 /// λ starts at 1/T. **Inactive tasks** keep their λ; the active ones share theirs, the step is made on λ divided by their sum. Its numbers are finite for every
-/// finite A. **Device**: loops on the CPU, below 1 µs; on CUDA it waits for A, a CUDA graph can't capture it.
+/// finite A. **Device**: loops on the CPU, some µs; on CUDA it waits for A, a CUDA graph can't capture it.
 ///
 /// Source: Chen, Fernando, Ying & Chen, NeurIPS 2023, Algorithm 2. Others: TorchJD has γ = 0.1, LibMTL 0.001, both ρ = 0.1 and 1/T to start with.
 struct MoDo {

@@ -7,8 +7,6 @@
 #include <htl/weighting/memory.hpp>
 #include <htl/weighting/solvers/fairness.hpp>
 
-#include <ATen/ops/zeros.h>
-
 namespace htl::inline v0_1_0 {
 
 /// @brief Bargaining over the update: the direction in a ball that maximises Σ log (G_t · d), which is d ∝ Σ w_t G_t with K w = 1/w, w > 0.
@@ -17,7 +15,7 @@ namespace htl::inline v0_1_0 {
 /// weight: g does not depend on the tasks' scales. It is FairGrad with α = 1.
 ///
 /// **Where no solution exists** (a combination of gradients with weights ≥ 0 is zero: Pareto-stationary points, a gradient of 0, opposed gradients; see
-/// fairness() for how near to that counts) the weights are the last ones, or 1/T each before there are any, and `State::fallbacks` counts it.
+/// fairness() for how near to that counts) the weights are the last ones, or 1/T each before there are any, and GradientReport::fallbacks counts it.
 /// **Every `update_every` steps** (of `gramian.step`) it is solved; between, and where an active task has a weight from before, the last weights serve.
 /// Clipping is always by the present K.
 ///
@@ -33,7 +31,7 @@ struct NashMTL {
   /// @brief What a run remembers.
   struct State {
     at::Tensor previous;   ///< [T] float64, on the CPU: the last solution, before clipping; 0 for a task that has none
-    at::Tensor fallbacks;  ///< [] int64, on the CPU: how often there was no solution
+    at::Tensor fallbacks;  ///< [] int64, on the CPU: how often there was no solution, as FallbackCount
     /// @brief Names the tensors for saving, loading, resetting and moving.
     template <class Visit>
     void fields(Visit&& visit) {
@@ -52,25 +50,25 @@ inline at::Tensor NashMTL::weights(const TaskGramian& gramian, State& state) con
   HTL_CHECK(update_every >= 1, "htl::NashMTL: expected update_every ≥ 1, got ", update_every);
   const int64_t tasks = gramian.tasks();
   detail::prepare_memory("htl::NashMTL", state.previous, {tasks}, at::kCPU);
-  if (!state.fallbacks.defined()) state.fallbacks = at::zeros({}, at::kLong);
   const detail::ActiveGramian active(gramian);
   const SquareMatrix k = active.matrix();
   const size_t n = active.tasks.size();
   auto* const previous = state.previous.mutable_data_ptr<double>();
   std::vector<double> w(n);
-  bool all_known = true;
+  bool all_known = true, solved = true;
   for (size_t i = 0; i < n; ++i) {
     w[i] = previous[active.tasks[i]];
     all_known = all_known && w[i] > 0.0;
   }
   if (n > 0 && (!all_known || gramian.step % update_every == 0)) {
-    if (fairness(k, 1.0, w)) {
+    solved = fairness(k, 1.0, w);
+    if (solved) {
       for (size_t i = 0; i < n; ++i) previous[active.tasks[i]] = w[i];
-    } else {
-      if (!all_known) std::fill(w.begin(), w.end(), 1.0 / static_cast<double>(n));
-      state.fallbacks = state.fallbacks + 1;
+    } else if (!all_known) {
+      std::fill(w.begin(), w.end(), 1.0 / static_cast<double>(n));
     }
   }
+  detail::count_fallback(state.fallbacks, !solved);
   if (std::isfinite(max_norm) && n > 0) {
     const double scale = detail::unit_scale(detail::largest_diagonal(k)), largest = *std::max_element(w.begin(), w.end());
     double square = 0.0;  // of the norm, with K and w scaled to 1

@@ -57,6 +57,7 @@ class OptionReader {
     const MethodOption* const option = find(name);
     if (!option) return standard;
     const auto* const value = std::get_if<double>(&option->value());
+    HTL_CHECK(!value || range.infinite || !std::isinf(*value), expected(name), "a finite number, got ", option->text());
     HTL_CHECK(value && range.contains(*value), expected(name), "a number ", range.text(), ", got ", option->text());
     return *value;
   }

@@ -25,6 +25,8 @@ struct TaskGradients {
     at::Tensor valid = {};
     /// The number of rows of the whole table; 1 for a parameter. A method that remembers something for each number keeps [total_rows, …, C].
     int64_t total_rows = 1;
+    /// Whether the numbers belong to this batch's samples (a split representation): in the next step they are others, and nothing of them can be remembered.
+    bool of_batch = false;
   };
   /// Always the same tensors in the same order, step after step.
   std::vector<Part> parts;
@@ -92,6 +94,12 @@ concept GradientMethod = requires {  // nested, as in GramianWeighting
   requires GradientAggregator<typename detail::MethodKinds<M>::Aggregator>;
 };
 
+/// @brief A method whose memory hears the losses after the step (FAMO's kind): `observe(losses [T] float64 after, state)`.
+template <class M>
+concept LossObserver = StatefulWeighting<M> && requires(const M& method, const at::Tensor& losses, typename M::State& state) {
+  method.observe(losses, state);
+};
+
 namespace detail {
 /// GradientMethod for templates that should say what a type lacks of the kind of method that it is: of a concept with nested ones a compiler names only these.
 template <class M>
@@ -100,14 +108,12 @@ struct Checked {
   static_assert(StatelessWeighting<typename MethodKinds<M>::Stateless>, "expected a GradientMethod; this one has no State, so it is a StatelessWeighting");
   static_assert(StatefulWeighting<typename MethodKinds<M>::Stateful>, "expected a GradientMethod; this one has a State, so it is a StatefulWeighting");
   static_assert(GradientAggregator<typename MethodKinds<M>::Aggregator>, "expected a GradientMethod; this one has aggregate(), so it is a GradientAggregator");
+  // clang-format off
+  static_assert(!requires { &M::observe; } || LossObserver<M>,
+                "expected a LossObserver: a weighting with a State and observe(const at::Tensor& losses, State&) const; this one's would not be heard");
+  // clang-format on
 };
 }  // namespace detail
-
-/// @brief A method whose memory hears the losses after the step (FAMO's kind): `observe(losses [T] float64 after, state)`.
-template <class M>
-concept LossObserver = StatefulWeighting<M> && requires(const M& method, const at::Tensor& losses, typename M::State& state) {
-  method.observe(losses, state);
-};
 
 /// @brief A weighting that wants the task gradients of several independent batches: `batches()` = 2 or 3 (MoDo, SDMGrad). It finds G_s(batch 1) · G_t(batch 2)
 /// in TaskGramian::cross; its weights apply to the last batch.

@@ -17,7 +17,7 @@ namespace htl::inline v0_1_0 {
 struct TaskGramian {
   /// [T, T] float64, symmetric positive semi-definite: K_st = G_s · G_t.
   at::Tensor matrix;
-  /// [T] bool on the matrix's device: false for a task without a label in this batch (its row is 0). Undefined = all active.
+  /// [T] bool on the matrix's device: false for a task without a label in this batch, or in one of several batches. Undefined = all active.
   at::Tensor active = {};
   /// [T, T] float64: G_s of a first batch · G_t of a second one, for methods that ask for several batches; undefined else.
   at::Tensor cross = {};
@@ -39,7 +39,7 @@ struct TaskGramian {
 /// @brief A method without memory: `weights(gramian) → [T] float64` on the matrix's device; the shared gradient is Σ w_t G_t.
 ///
 /// A pure function but for what it draws from the Gramian's generator: finite for every finite Gramian, without synchronisation on CUDA unless its
-/// documentation says so; an inactive task's weight is free (its gradient is 0).
+/// documentation says so; an inactive task's weight is free: it does not count.
 template <class W>
 concept StatelessWeighting = std::copy_constructible<W> && requires(const W& method, const TaskGramian& gramian) {
   { method.weights(gramian) } -> std::same_as<at::Tensor>;

@@ -13,10 +13,9 @@ namespace detail {
 /// y = C⁺ 1 of the cosines C_ij = K_ij / √(K_ii K_jj): Σ_i y_i g_i / ‖g_i‖ has, as nearly as possible, the same inner product with every unit gradient.
 struct EqualAngles {
   std::vector<double> y;       ///< 0 where g_i = 0, or where only rounding is left
-  std::vector<double> norms;   ///< ‖g_i‖ / 2^exponent
+  std::vector<double> norms;   ///< ‖g_i‖, scaled by a power of two that all have in common, so that any scale is in range
   std::vector<double> cosine;  ///< C y: the inner products with the unit gradients; 1 where the gradients are independent
   double square = 0.0;         ///< yᵀ C y, the square of the direction's length; 0: there is no such direction
-  int exponent = 0;            ///< keeps norms of any scale in range
 
   /// Eigenvalues of C up to `cutoff` times the largest count as 0.
   EqualAngles(SquareMatrix k, double cutoff);
@@ -27,7 +26,7 @@ inline EqualAngles::EqualAngles(SquareMatrix k, double cutoff) : y(static_cast<s
   double largest = 0.0;
   for (int64_t i = 0; i < n; ++i) largest = std::max(largest, k(i, i));
   if (!(largest > 0.0)) return;
-  exponent = std::ilogb(largest) / 2;
+  const int exponent = std::ilogb(largest) / 2;
   std::vector<double> cosines(static_cast<size_t>(n * n), 0.0);
   for (int64_t i = 0; i < n; ++i) norms[static_cast<size_t>(i)] = std::sqrt(std::scalbn(std::max(k(i, i), 0.0), -2 * exponent));
   for (int64_t i = 0; i < n; ++i)

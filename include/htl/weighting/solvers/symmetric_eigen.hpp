@@ -124,7 +124,8 @@ inline void SymmetricEigen::diagonalize(double* d, double* e, double* q, int64_t
       double sine = 1.0, cosine = 1.0, shift = 0.0;
       int64_t i = last - 1;
       for (; i >= first; --i) {
-        const double f = sine * e[i], b = cosine * e[i], r = std::sqrt(f * f + g * g);
+        const double f = sine * e[i], b = cosine * e[i], square = f * f + g * g;
+        const double r = square > 1e-280 ? std::sqrt(square) : std::hypot(f, g);  // near underflow the sum has few digits, and the rotation would be none
         e[i + 1] = r;
         if (r == 0.0) {  // underflow: the block splits here
           d[i + 1] -= shift;

@@ -1186,6 +1186,7 @@ TEST_F(Refusal, WhatAMethodMustNotAnswer) {
   };
   const auto part = [](const TaskGradients& g) { return g.parts.front(); };
   EXPECT_TRUE(contains(says([&](const TaskGradients&) { return SharedGradient{}; }), "the gradient of 1 parts, got 0"));
+  EXPECT_TRUE(contains(says([&](const TaskGradients& g) { return SharedGradient{{{Tensor(), part(g).rows}}}; }), "as [4, 3], got shape undefined"));
   EXPECT_TRUE(contains(says([&](const TaskGradients& g) {
                          return SharedGradient{{{part(g).values.sum(1).narrow(0, 0, 2), part(g).rows}}};
                        }),

@@ -105,16 +105,18 @@ struct Result {
 };
 
 /// What an aggregator made of a part, of the part's shape and type and with a storage of its own: what a method remembers is not to be clipped or cleared.
+/// @param squares gets ‖gradient‖²
 template <class = void>
-Result checked_result(const SharedPart& part, const SharedGradient::Part& made, const at::Tensor& square) {
+Result checked_result(const SharedPart& part, const SharedGradient::Part& made, std::vector<at::Tensor>& squares) {
   const at::Tensor& like = part.is_table() ? part.rows.table.weight() : part.dense.tensor;
   const int64_t columns = part.is_table() ? part.rows.table.dim() : like.numel();
   const int64_t rows = made.rows.defined() ? made.rows.numel() : part.is_table() ? part.rows.table.rows() : 1;
-  HTL_CHECK(made.values.dim() == 2 && made.values.size(0) == rows && made.values.size(1) == columns, "htl::backward: expected the method's gradient of \"",
-            part.name, "\" as [", rows, ", ", columns, "], got shape ", shape_of(made.values));
+  HTL_CHECK(made.values.defined() && made.values.dim() == 2 && made.values.size(0) == rows && made.values.size(1) == columns,
+            "htl::backward: expected the method's gradient of \"", part.name, "\" as [", rows, ", ", columns, "], got shape ", shape_of(made.values));
   HTL_CHECK(!made.rows.defined() || (part.is_table() && made.rows.dim() == 1 && made.rows.scalar_type() == at::kLong),
             "htl::backward: expected the rows of the method's gradient of \"", part.name, part.is_table() ? "\" as [A] int64, got " : "\" undefined, got ",
             toString(made.rows.scalar_type()), " of shape ", shape_of(made.rows));
+  const at::Tensor square = squares.emplace_back(made.values.to(at::kDouble).square().sum());
   if (square.is_cpu())
     HTL_CHECK(std::isfinite(square.item<double>()), "htl::backward: the method's gradient of \"", part.name, "\" has the squared norm ", square.item<double>(),
               "; a method must be finite for finite task gradients");
@@ -167,10 +169,7 @@ std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& part
       HTL_CHECK(shared.parts.size() == groups[g].parts.size(), "htl::backward: expected the method to return the gradient of ", groups[g].parts.size(),
                 " parts, got ", shared.parts.size());
       weights = shared.weights;
-      for (size_t i = 0; i < shared.parts.size(); ++i) {
-        squares.push_back(shared.parts[i].values.to(at::kDouble).square().sum());
-        results[groups[g].parts[i]] = checked_result(parts[groups[g].parts[i]], shared.parts[i], squares.back());
-      }
+      for (size_t i = 0; i < shared.parts.size(); ++i) results[groups[g].parts[i]] = checked_result(parts[groups[g].parts[i]], shared.parts[i], squares);
     } else {
       weights = checked_weights(fork, gramian.matrix, fork.weights(g, gramian));
       if (!cross.empty() && active.defined()) weights = weights.where(active, 0.0);  // its gradient in the last batch may not be 0

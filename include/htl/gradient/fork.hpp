@@ -206,10 +206,10 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
     std::vector<at::Tensor> values;
     for (const auto& [name, loss] : losses.values) {
       values.push_back(loss.detach().reshape({}).to(at::kDouble));
-      const bool counts = !losses.active.defined() || losses.active[static_cast<int64_t>(values.size()) - 1].item<bool>();
-      if (values.back().is_cpu() && counts)
-        HTL_CHECK(std::isfinite(values.back().item<double>()), "htl::GradientFork: the loss of task \"", name, "\" after the step is ",
-                  values.back().item<double>(), ", and the method would remember it; where a batch has no label of a task, say so by TaskLosses::active");
+      if (!values.back().is_cpu() || std::isfinite(values.back().item<double>())) continue;
+      HTL_CHECK(losses.active.defined() && !losses.active[static_cast<int64_t>(values.size()) - 1].item<bool>(), "htl::GradientFork: the loss of task \"", name,
+                "\" after the step is ", values.back().item<double>(),
+                ", and the method would remember it; where a batch has no label of a task, say so by TaskLosses::active");
     }
     state_->observe(at::stack(values));
   }

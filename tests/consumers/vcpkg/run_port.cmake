@@ -10,9 +10,9 @@ function(vcpkg_cmake_configure)
   if(arg_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "vcpkg_cmake_configure knows no ${arg_UNPARSED_ARGUMENTS}")
   endif()
-  # As on a machine that builds packages: there is no LibTorch, and an option that the project does not know is an error
+  # As on a machine that builds packages, by vcpkg's generator: there is no LibTorch, and an option that the project does not know is an error
   execute_process(COMMAND "${CMAKE_COMMAND}" -E env --unset=HTL_TORCH_ROOT --unset=Torch_DIR --unset=CMAKE_PREFIX_PATH "XDG_CACHE_HOME=${WORK}/no_cache" "${CMAKE_COMMAND}"
-                          -S "${arg_SOURCE_PATH}" -B "${WORK}/port" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR}" "-DHTL_PYTHON=${CMAKE_COMMAND}"
+                          -G Ninja -S "${arg_SOURCE_PATH}" -B "${WORK}/port" -DCMAKE_BUILD_TYPE=Release "-DCMAKE_INSTALL_PREFIX=${CURRENT_PACKAGES_DIR}" "-DHTL_PYTHON=${CMAKE_COMMAND}"
                           -Werror=dev ${arg_OPTIONS} OUTPUT_VARIABLE output ERROR_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
   if(output MATCHES "not used by the project" OR NOT output MATCHES "there is no LibTorch here")
     message(FATAL_ERROR "${output}")

@@ -118,10 +118,10 @@ void GradientReport::visit_scalars(Visit&& visit) const {
                   tasks.size(), "; ask the report that htl::backward() returned");
   std::vector<std::string> pairs;
   for (size_t t = 0; t < tasks.size(); ++t)
-    for (size_t s = 0; s < t; ++s) pairs.push_back(tasks[s] + "," + tasks[t]);
+    for (size_t s = 0; s < t; ++s) pairs.push_back(c10::str(tasks[s], ",", tasks[t]));
   const auto named = [](const std::string& group, const std::vector<std::string>& names) {
     std::vector<std::string> result;
-    for (const std::string& name : names) result.push_back(group + "/" + name);
+    for (const std::string& name : names) result.push_back(c10::str(group, "/", name));
     return result;
   };
   const int64_t count = gramian.size(0);

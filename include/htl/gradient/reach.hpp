@@ -60,7 +60,8 @@ struct Reach {
 
 /// Groups tasks so that no two of a group arrive at the same point: one backward pass a group. Finding the fewest groups is NP-hard; this colours next the task
 /// with the fewest groups left to it (DSATUR; Brélaz, Communications of the ACM 22, 1979), which is the fewest where two groups suffice, and never more than T.
-inline std::vector<std::vector<size_t>> colour(const std::vector<std::set<size_t>>& points) {
+template <class = void>
+std::vector<std::vector<size_t>> colour(const std::vector<std::set<size_t>>& points) {
   const size_t tasks = points.size();
   std::vector<std::vector<size_t>> neighbours(tasks);
   for (size_t t = 0; t < tasks; ++t)

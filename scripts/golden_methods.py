@@ -664,7 +664,7 @@ def same_cases(old, new):
         bounds = {key: 0.1 * b["tolerance"] * max(1.0, np.abs(value).max()) + 1e-11 for key, value in b["expected"].items()}
         if {**a, "expected": 0, "tolerance": 0} != {**b, "expected": 0, "tolerance": 0} or a["expected"].keys() != b["expected"].keys():
             return False
-        if abs(a["tolerance"] - b["tolerance"]) > 1e-3 * b["tolerance"]:
+        if abs(a["tolerance"] - b["tolerance"]) > 1e-6 * b["tolerance"]:
             return False
         if any(np.abs(np.array(a["expected"][key]) - b["expected"][key]).max() > bound for key, bound in bounds.items()):
             return False

@@ -1259,7 +1259,7 @@ TEST_F(Refusal, AMemoryThatWouldGoToAnotherTable) {
   averages->visit_state([&](const std::string&, Tensor& field) { saved.push_back(field.defined() ? field.clone() : field); });
   size_t next = 0;
   loaded->visit_state([&](const std::string&, Tensor& field) { field = saved.at(next++); });
-  EXPECT_TRUE(contains(step(loaded, {items}), "expected those of the step before, 2 in number, got \"items [6, 3]\""));
+  EXPECT_TRUE(contains(step(loaded, {items}), "expected those of the steps before, 2 in number, got \"items [6, 3]\""));
   EXPECT_EQ(step(loaded, {history, items}), "no error");
 }
 

@@ -242,8 +242,7 @@ static_assert(!htl::GradientAggregator<AggregatorWhoseStateIsSecret>);
 static_assert(!htl::GradientAggregator<AggregatorWhoseStateNeedsASize>);
 static_assert(!htl::GradientAggregator<AggregatorWithMemoryThatStaysHome>);
 
-// --- GradientMethod: with a member `aggregate` an aggregator, else a weighting; no form stands in for the other that is wrong
-// ----------------------------------
+// --- GradientMethod: an aggregator if it has a member `aggregate`, else a weighting -----------------------------------------------------------------------
 struct MethodOfNothing {};
 struct WeightingWithAWrongAggregate : AMethod {
   htl::SharedGradient aggregate(const at::Tensor&) const { return {}; }

@@ -266,6 +266,7 @@ TEST_F(Registry, OptionsAreReadByTypeAndRange) {
   EXPECT_TRUE(contains(make({{"flag", 1}}), who + "\"flag\": expected true or false, got 1"));
   EXPECT_TRUE(contains(make({{"word", "tow"}}), who + "\"word\": expected one of \"one\", \"2\", got \"tow\"; did you mean \"one\"?"));
   EXPECT_TRUE(contains(make({{"list", {1.0, -1.0}}}), who + "\"list\": expected numbers ≥ 0, got 1;-1"));
+  EXPECT_TRUE(contains(make({{"list", {1.0, std::numeric_limits<double>::infinity()}}}), who + "\"list\": expected finite numbers, got 1;inf"));
   EXPECT_TRUE(contains(make({{"list", "x"}}), "expected numbers, got x"));
   EXPECT_TRUE(contains(make({{"position", -1}}), "whole number ≥ 0, got -1"));
   EXPECT_TRUE(contains(make({{"numbr", 1.0}}),

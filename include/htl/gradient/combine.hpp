@@ -126,19 +126,26 @@ Result checked_result(const SharedPart& part, const SharedGradient::Part& made, 
   return {values, made.rows.defined() ? made.rows : at::arange(rows, values.options().dtype(at::kLong)), made.valid};
 }
 
-/// A memory belongs to the same tensors in every step: groups and numbers are told apart by their order.
-/// @return what to remember of the parts once the method has answered
+/// Whether the method has a memory that belongs to single tensors, which are told apart by their order.
+inline bool remembers_parts(ForkState& fork) { return (fork.scope != GradientScope::whole || fork.sees_gradients()) && fork.remembers(); }
+
 template <class = void>
-std::vector<std::string> check_known_parts(ForkState& fork, const std::vector<SharedPart>& parts, size_t groups) {
-  std::vector<std::string> now;
-  if (fork.scope == GradientScope::whole && !fork.sees_gradients()) return now;
+std::vector<std::string> descriptions_of(const std::vector<SharedPart>& parts) {
+  std::vector<std::string> result;
   for (const SharedPart& part : parts)
-    now.push_back(part.name + " " + (part.is_representation ? "of a batch" : shape_of(part.is_table() ? part.rows.table.weight() : part.dense.tensor)));
-  const bool same = (fork.known_parts.empty() || fork.known_parts == now) && (fork.memories() == 0 || fork.memories() == groups);
-  HTL_CHECK(same || !fork.remembers(), "htl::backward: the fork's method remembers what it saw of each shared tensor; expected those of the step before, ",
+    result.push_back(part.name + (part.is_representation ? " of a batch" : " " + shape_of(part.is_table() ? part.rows.table.weight() : part.dense.tensor)));
+  return result;
+}
+
+/// Such a memory must get the same tensors in every step.
+template <class = void>
+void check_known_parts(ForkState& fork, const std::vector<SharedPart>& parts, size_t groups) {
+  if (!remembers_parts(fork)) return;
+  const std::vector<std::string> now = descriptions_of(parts);
+  HTL_CHECK((fork.known_parts.empty() || fork.known_parts == now) && (fork.memories() == 0 || fork.memories() == groups),
+            "htl::backward: the fork's method remembers what it saw of each shared tensor; expected those of the steps before, ",
             fork.known_parts.empty() ? std::to_string(fork.memories()) + " in number" : quoted(fork.known_parts), ", got ", quoted(now),
             "; split the same lookups in the same order in each forward, or name the tables in htl::shared(), or call the fork's forget()");
-  return now;
 }
 
 /// Asks the method, group by group, and combines. The order of results is that of the parts.
@@ -149,7 +156,7 @@ std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& part
   const int64_t tasks = report.gramian.size(0);
   const at::Tensor losses = report.losses.to(at::kDouble), active = report.active.defined() ? report.active.to(report.gramian.device()) : at::Tensor();
   std::vector<at::Tensor> squares;
-  std::vector<std::string> known = check_known_parts(fork, parts, groups.size());
+  check_known_parts(fork, parts, groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {
     TaskGramian gramian{.matrix = groups.size() == 1 ? report.gramian : sum_of_gramians(parts, groups[g].parts),
                         .active = active,
@@ -185,7 +192,7 @@ std::vector<Result> combine(ForkState& fork, const std::vector<SharedPart>& part
     }
   }
   ++fork.step;
-  fork.known_parts = std::move(known);
+  if (fork.known_parts.empty() && remembers_parts(fork)) fork.known_parts = descriptions_of(parts);
   report.fallbacks = fork.fallbacks();
   if (groups.size() == 1) report.weights = report.groups.front().weights;
   if (!squares.empty()) report.combined_square = at::stack(squares).sum();

@@ -64,7 +64,7 @@ class ForkState {
   std::optional<at::Generator> generator;
   std::vector<std::pair<std::weak_ptr<torch::autograd::Node>, c10::weak_intrusive_ptr<ForkCall>>> calls;  // whose graphs are alive
   Accumulated accumulated;
-  std::vector<std::string> known_parts;  // names and shapes of what the step before shared
+  std::vector<std::string> known_parts;  // names and shapes of what the memory is of
 };
 
 /// Tensors of one type and any shapes as one flat tensor and their shapes [G, 1 + D]: dimensions (−1: undefined), sizes.
@@ -141,10 +141,14 @@ class MethodState final : public ForkState {
   }
   bool remembers() override {
     if constexpr (requires { typename W::State; }) {
-      if (sees_gradients()) return has_fields_;  // whose memory is made with the first step, and costs to be shown
       bool result = false;
-      for (MethodMemory<W>& own : memories_)
-        own.fields([&](std::string_view name, at::Tensor& field) { result = result || (field.defined() && !name.ends_with("fallbacks")); });
+      if (sees_gradients()) {  // whether it is one that remembers: to show what costs
+        MethodMemory<W> fresh = initial_state(method);
+        fresh.fields([&](const auto&, at::Tensor&) { result = true; });
+      } else {
+        for (MethodMemory<W>& own : memories_)
+          own.fields([&](std::string_view name, at::Tensor& field) { result = result || (field.defined() && !name.ends_with("fallbacks")); });
+      }
       return result;
     } else {
       return false;
@@ -171,8 +175,7 @@ class MethodState final : public ForkState {
   void forget() {
     memories_.clear();
     memories_.push_back(initial_state(method));
-    asked_ = has_fields_ = false;
-    if constexpr (requires { typename W::State; }) memories_.front().fields([&](const auto&, at::Tensor&) { has_fields_ = true; });
+    asked_ = false;
     step = 0;
     accumulated = {};
     known_parts.clear();
@@ -230,7 +233,6 @@ class MethodState final : public ForkState {
 
   std::vector<MethodMemory<W>> memories_;
   bool asked_ = false;
-  bool has_fields_ = false;
 };
 
 }  // namespace detail

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/task/state_owner.hpp>
+#include <htl/weighting/active_gramian.hpp>
 #include <htl/weighting/memory.hpp>
 #include <htl/weighting/solvers/simplex_projection.hpp>
 #include <htl/weighting/task_buffers.hpp>
@@ -67,21 +68,16 @@ struct MoCo {
 
  private:
   /// The active tasks' weights on their simplex, 0 for the others.
-  static at::Tensor projected(const at::Tensor& moved, const at::Tensor& active);
+  static at::Tensor projected(const at::Tensor& moved, const TaskGramian& gramian);
 };
 
-inline at::Tensor MoCo::projected(const at::Tensor& moved, const at::Tensor& active) {
-  at::Tensor result = moved.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
-  const at::Tensor mask = active.to(at::kCPU).contiguous();
-  auto* const values = result.mutable_data_ptr<double>();
-  const auto* const takes_part = mask.const_data_ptr<bool>();
+inline at::Tensor MoCo::projected(const at::Tensor& moved, const TaskGramian& gramian) {
+  const detail::ActiveGramian active(gramian);
+  const at::Tensor host = moved.to(at::kCPU).contiguous();
   std::vector<double> weights;
-  for (int64_t t = 0; t < result.numel(); ++t)
-    if (takes_part[t]) weights.push_back(std::clamp(values[t], -1e300, 1e300));
+  for (const int64_t t : active.tasks) weights.push_back(std::clamp(host.const_data_ptr<double>()[t], -1e300, 1e300));
   simplex_projection(weights);
-  size_t next = 0;
-  for (int64_t t = 0; t < result.numel(); ++t) values[t] = takes_part[t] ? weights[next++] : 0.0;
-  return result.to(moved.device());
+  return active.scattered(weights, moved);
 }
 
 inline SharedGradient MoCo::aggregate(const TaskGradients& gradients, State& state) const {
@@ -111,7 +107,7 @@ inline SharedGradient MoCo::aggregate(const TaskGradients& gradients, State& sta
   const at::Tensor moved = state.weights - gamma * std::pow(k, -sigma_gamma) * inner;
   const at::Tensor weights = map == SimplexMap::softmax
                                  ? at::where(active, moved.masked_fill(active.logical_not(), -std::numeric_limits<double>::infinity()).softmax(0), 0.0)
-                                 : projected(moved, active);
+                                 : projected(moved, gramian);
   state.weights = at::where(active, weights, state.weights);
   return {detail::weighted_buffers(averages, gradients, weights), weights};
 }

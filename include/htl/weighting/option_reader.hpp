@@ -105,7 +105,10 @@ class OptionReader {
     const auto* const single = std::get_if<double>(&option.value());
     HTL_CHECK(list || single, expected(name), "numbers, got ", option.text());
     std::vector<double> result = list ? *list : std::vector{*single};
-    for (const double value : result) HTL_CHECK(range.contains(value), expected(name), "numbers ", range.text(), ", got ", option.text());
+    for (const double value : result) {
+      HTL_CHECK(range.infinite || !std::isinf(value), expected(name), "finite numbers, got ", option.text());
+      HTL_CHECK(range.contains(value), expected(name), "numbers ", range.text(), ", got ", option.text());
+    }
     return result;
   }
   /// @brief A list of whole numbers, or the default; a single number is a list of one.

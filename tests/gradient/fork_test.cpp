@@ -523,6 +523,59 @@ TEST_F(Fork, PassesAreFewWhateverTheOrderOfTasks) {
   EXPECT_LE(more, 1);  // of so few tasks hardly any order misleads
 }
 
+TEST_F(Fork, LeavesFrozenTablesAmongOthersAlone) {
+  Random random(27);
+  for (int repetition = 0; repetition < 60; ++repetition) {
+    SCOPED_TRACE(repetition);
+    const int64_t tasks = random.integer(1, 4), rows = random.integer(1, 8);
+    std::vector<RowTable> tables;
+    std::vector<FieldBatch> batches;
+    std::vector<Tensor> dense, leaves, heads;
+    for (int64_t i = 0, count = random.integer(2, 5); i < count; ++i) {
+      const bool trains = i == repetition % count || random.chance(0.5);
+      const Tensor weight = random.normal({random.integer(2, 6), 3});
+      tables.emplace_back(weight.clone().requires_grad_(trains), "t" + std::to_string(i));
+      batches.push_back(FieldBatch::of(random.ids({rows, 1}, weight.size(0))));
+      dense.push_back(weight.clone().requires_grad_(trains));
+      if (trains) leaves.push_back(dense.back());
+    }
+    const auto width = static_cast<int64_t>(3 * tables.size());
+    for (int64_t t = 0; t < tasks; ++t) heads.push_back(random.normal({width}));
+    const auto loss = [&](const std::vector<Tensor>& values, int64_t t) { return at::cat(values, 1).sin().mv(heads[static_cast<size_t>(t)]).square().mean(); };
+    Given method;
+    std::vector<TaskSpec> specs;
+    for (int64_t t = 0; t < tasks; ++t) {
+      method.values.push_back(random.real(-2.0, 2.0));
+      specs.push_back(regression("t" + std::to_string(t)));
+    }
+    GradientFork<Given> fork(TaskSet(specs), method);
+    std::vector<Lookup> looks;
+    for (size_t i = 0; i < tables.size(); ++i) looks.push_back(lookup(tables[i], batches[i]));
+    const auto views = fork->split(looks);
+    TaskLosses losses;
+    std::vector<Tensor> jacobian;
+    for (int64_t t = 0; t < tasks; ++t) {
+      losses.values.set("t" + std::to_string(t), loss(views[static_cast<size_t>(t)], t));
+      std::vector<Tensor> values, flat;
+      for (size_t i = 0; i < dense.size(); ++i) {
+        values.push_back(at::embedding(dense[i], batches[i].ids.view({rows})));
+        EXPECT_TRUE(same_bits(views[static_cast<size_t>(t)][i], values.back()));
+        EXPECT_EQ(views[static_cast<size_t>(t)][i].requires_grad(), tables[i].weight().requires_grad());
+      }
+      for (const Tensor& gradient : torch::autograd::grad({loss(values, t)}, leaves)) flat.push_back(gradient.flatten());
+      jacobian.push_back(at::cat(flat));
+    }
+    const Tensor g = at::stack(jacobian);
+    EXPECT_TRUE(close(backward(losses, fork).gramian, g.mm(g.t()), 1e-12, 1e-12));
+    std::vector<Tensor> got;
+    for (const RowTable& table : tables) {
+      EXPECT_EQ(table.gradient().defined(), table.weight().requires_grad());
+      if (table.weight().requires_grad()) got.push_back(dense_gradient(table).flatten());
+    }
+    EXPECT_TRUE(close(at::cat(got), at::tensor(method.values, at::kDouble).matmul(g), 1e-12, 1e-12));
+  }
+}
+
 TEST_F(Fork, CountsFactorisationMachinesAndSkipsBesideItExactly) {
   Random random(22);
   const std::vector<double> given = {1.0, -2.0, 0.5};
@@ -1356,13 +1409,11 @@ TEST_F(Refusal, OfOneForkKeepsTheOthersRowsAndMemoryAsTheyWere) {
   }
 }
 
-TEST_F(Refusal, ForksWithoutLookupsCoresOrWithHalfFrozenTables) {
+TEST_F(Refusal, ForksWithoutLookupsOrCores) {
   const Small m;
   GradientFork<Sum> fork(m.tasks);
   EXPECT_TRUE(contains(sentence_of([&] { fork->split(std::vector<Lookup>{}); }), "at least one lookup"));
   EXPECT_TRUE(contains(sentence_of([&] { fork->split(Tensor()); }), "undefined"));
-  const RowTable frozen(at::ones({6, 3}, at::kDouble));
-  EXPECT_TRUE(contains(sentence_of([&] { fork->split({m.look(), lookup(frozen, m.batch)}); }), "1 of 2 that require a gradient"));
   GradientFork<CoreTask> coreless(TaskSet{binary("a"), binary("b"), binary("c")});
   EXPECT_TRUE(contains(sentence_of([&] { backward(m.losses(coreless->split(m.look())), coreless); }), "expected at least one core task"));
   const auto views = fork->split(at::ones({4, 6}, at::kDouble).requires_grad_() * 1.0);

@@ -131,31 +131,31 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
     for (std::vector<at::Tensor>& views : split(std::vector<Lookup>{lookup})) result.push_back(std::move(views.front()));
     return result;
   }
-  /// @brief Row form over several lookups (of one or several tables, of any widths) as one shared vector: [T][n] views.
-  /// @throws c10::ValueError without lookups, for tables of which only some train, or for two RowTables made over one weight
+  /// @brief Row form over several lookups (of one or several tables, of any widths) as one shared vector: [T][n] views. Of a frozen table every view is its
+  /// plain values, and the method sees nothing of it.
+  /// @throws c10::ValueError without lookups, or for two RowTables made over one weight
   std::vector<std::vector<at::Tensor>> split(const std::vector<Lookup>& lookups) {
     HTL_CHECK(!lookups.empty(), "htl::GradientFork: expected at least one lookup to split, got none");
     std::vector<at::Tensor> values, weights;
     auto call = c10::make_intrusive<detail::ForkCall>();
+    std::vector<std::vector<at::Tensor>> result(static_cast<size_t>(tasks()));
     for (const Lookup& lookup : lookups) {
-      values.push_back(lookup.raw());
+      for (std::vector<at::Tensor>& of_task : result) of_task.push_back(lookup.raw());
       if (!lookup.requires_grad()) continue;
+      values.push_back(lookup.raw());
       weights.push_back(lookup.table().weight());
-    }
-    const auto tasks = static_cast<size_t>(this->tasks());
-    if (weights.empty()) return std::vector<std::vector<at::Tensor>>(tasks, values);
-    HTL_CHECK(weights.size() == lookups.size(), "htl::GradientFork: expected tables that all train or are all frozen, got ", weights.size(), " of ",
-              lookups.size(), " that require a gradient; look frozen tables up beside the fork");
-    for (const Lookup& lookup : lookups) {
       for (const auto& other : call->lookups)
         HTL_CHECK(other->table.is_same(lookup.table()) || !other->table.weight().is_same(lookup.table().weight()), "htl::GradientFork: \"", other->table.name(),
                   "\" and \"", lookup.table().name(),
                   "\" are two tables over one weight, each with its own row gradient; copy one RowTable so that both lookups share it");
       call->lookups.push_back(lookup.data());
     }
+    if (weights.empty()) return result;
     const std::vector<at::Tensor> views = apply(call, weights, values);
-    std::vector<std::vector<at::Tensor>> result(tasks);
-    for (size_t v = 0; v < views.size(); ++v) result[v / lookups.size()].push_back(views[v]);
+    size_t next = 0;
+    for (std::vector<at::Tensor>& of_task : result)
+      for (size_t i = 0; i < lookups.size(); ++i)
+        if (lookups[i].requires_grad()) of_task[i] = views[next++];
     return result;
   }
   /// @brief Representation form: T views of a tensor [B, …] that everything shared leads to.

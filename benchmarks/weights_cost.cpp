@@ -97,7 +97,7 @@ int main(int argc, char** argv) {
   const htl::MethodRegistry methods = htl::built_in_methods();
   for (const std::string& text : texts) {
     for (const auto& [tasks, of_size] : matrices) {
-      htl::MethodSpec method = htl::parse_method(text);
+      htl::Spec method = htl::parse_spec(text);
       if (text == "constant") method.options = {{"weights", std::vector<double>(static_cast<size_t>(tasks), 1.0)}};
       std::printf("%s %d %.3f\n", text.c_str(), static_cast<int>(tasks), microseconds(methods.make(method), of_size));
     }

@@ -33,7 +33,7 @@ int main() {
     torch::manual_seed(1);
     torch::nn::Linear bottom(3, 3);
     // [fork]
-    htl::GradientFork<htl::AnyWeighting> fork(tasks, methods.make(htl::parse_method(text)));  // "cagrad:c=0.4,rescale=1"
+    htl::GradientFork<htl::AnyWeighting> fork(tasks, methods.make(htl::parse_spec(text)));  // "cagrad:c=0.4,rescale=1"
     // [fork]
     const std::vector<at::Tensor> views = fork->split(bottom->forward(torch::randn({64, 3})));
     htl::TaskLosses losses;
@@ -44,7 +44,7 @@ int main() {
   }
   for (const char* wrong : {"cagrd", "cagrad:C=0.4", "cagrad:c=much"}) {
     try {
-      methods.make(htl::parse_method(wrong));
+      methods.make(htl::parse_spec(wrong));
     } catch (const c10::Error& error) {
       std::printf("%s\n", std::string(error.what_without_backtrace()).substr(0, 80).c_str());
     }

@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
     paths << "method,start,x,y\n";
   }
   for (const std::string text : {"mean", "pcgrad:order=ascending", "mgda", "cagrad:c=0.4", "imtl_g", "nash_mtl", "fairgrad", "aligned_mtl", "upgrad"}) {
-    const htl::AnyWeighting method = methods.make(htl::parse_method(text));
+    const htl::AnyWeighting method = methods.make(htl::parse_spec(text));
     int arrived = 0;
     for (size_t start = 0; start < two_valleys::starts.size(); ++start) {
       const auto path = two_valleys::descend(method, two_valleys::starts[start], 40'000, 2e-3, 50);

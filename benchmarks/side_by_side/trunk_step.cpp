@@ -49,7 +49,7 @@ int main(int argc, char** argv) {
     towers.emplace_back(htl::TowerOptions(width, 1).hidden({64}));
     for (const at::Tensor& parameter : towers.back()->parameters()) parameters.push_back(parameter);
   }
-  htl::GradientFork<htl::AnyWeighting> fork(set, htl::built_in_methods().make(htl::parse_method(adjuster)));
+  htl::GradientFork<htl::AnyWeighting> fork(set, htl::built_in_methods().make(htl::parse_spec(adjuster)));
   htl::FusedAdam optimizer(parameters, {.lr = 1e-3});
   std::vector<at::Tensor> inputs, labels;
   for (int i = 0; i < 16; ++i) {

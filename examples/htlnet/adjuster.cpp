@@ -9,10 +9,10 @@
 
 namespace htlnet {
 
-void check_adjuster_text(const std::string& text) { htl::built_in_methods().make(htl::parse_method(text)); }
+void check_adjuster_text(const std::string& text) { htl::built_in_methods().make(htl::parse_spec(text)); }
 
 htl::AnyWeighting adjuster_of(const ModelOptions& options) {
-  if (options.adjuster != "core_task") return htl::built_in_methods().make(htl::parse_method(options.adjuster));
+  if (options.adjuster != "core_task") return htl::built_in_methods().make(htl::parse_spec(options.adjuster));
   htl::CoreTask method;
   method.alpha = options.alpha;
   method.gamma = options.gamma;

@@ -45,11 +45,11 @@ Tensor matrix_of(const nlohmann::json& json, const std::string& where) {
   return at::stack(rows);
 }
 
-MethodSpec spec_of(const nlohmann::json& json, const std::string& where);
+Spec spec_of(const nlohmann::json& json, const std::string& where);
 
-MethodOptions options_of(const nlohmann::json& json, const std::string& where) {
+Options options_of(const nlohmann::json& json, const std::string& where) {
   HTL_CHECK(json.is_object(), where, ": expected an object of options, got ", json.dump());
-  MethodOptions options;
+  Options options;
   for (const auto& [name, value] : json.items()) {
     if (value.is_number()) {
       options.set(name, value.get<double>());
@@ -68,14 +68,14 @@ MethodOptions options_of(const nlohmann::json& json, const std::string& where) {
 }
 
 /// A case without an order means the ascending one: the methods' own default is a random one, of which a file can't know the numbers.
-void settle_order(MethodSpec& method) {
+void settle_order(Spec& method) {
   if ((method.name == "pcgrad" || method.name == "gradvac") && !method.options.find("order") && !method.options.find("given"))
     method.options.set("order", "ascending");
 }
 
 /// "name", or {"method": "name", "options": {…}}.
-MethodSpec spec_of(const nlohmann::json& json, const std::string& where) {
-  MethodSpec result;
+Spec spec_of(const nlohmann::json& json, const std::string& where) {
+  Spec result;
   if (json.is_string()) {
     result.name = json.get<std::string>();
   } else {
@@ -97,7 +97,7 @@ std::vector<Tensor> matrices_of(const nlohmann::json& json, const std::string& w
 Case case_of(const nlohmann::json& json, const std::string& where, const MethodRegistry& methods) {
   htl::detail::JsonObject object(json, where);
   Case result;
-  MethodSpec method{object.text("method"), {}};
+  Spec method{object.text("method"), {}};
   if (object.has("options")) method.options = options_of(object.at("options"), where);
   if (object.has("inner")) method.options.set("inner", spec_of(object.at("inner"), where));
   settle_order(method);

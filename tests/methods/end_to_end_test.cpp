@@ -55,7 +55,7 @@ const std::vector<std::string> kMethods = {"sum",
                                            "cr_mogm:inner=modo,decay=0.5",
                                            "cr_mogm:inner=famo,decay=0.5"};
 
-AnyWeighting make(const std::string& text) { return built_in_methods().make(parse_method(text)); }
+AnyWeighting make(const std::string& text) { return built_in_methods().make(parse_spec(text)); }
 
 GradientFork<AnyWeighting> fork_of(const std::string& text, GradientScope scope = GradientScope::whole) {
   GradientFork<AnyWeighting> fork(task_set(kTasks), make(text), scope);
@@ -262,7 +262,7 @@ class EveryMethod : public Seeded {
 
 TEST_F(EveryMethod, IsAmongTheseTests) {
   std::set<std::string> tested;
-  for (const std::string& text : kMethods) tested.insert(parse_method(text).name);
+  for (const std::string& text : kMethods) tested.insert(parse_spec(text).name);
   for (const std::string& name : built_in_methods().names()) EXPECT_TRUE(tested.contains(name)) << name;
 }
 

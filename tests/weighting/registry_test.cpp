@@ -180,25 +180,25 @@ TEST_F(Registry, SaysWhatDoesNotFitTogether) {
 TEST_F(Registry, TextNamesAMethodWithItsOptions) {
   for (const std::string text : {"sum", "cagrad:c=0.4,rescale=1", "constant:weights=1;2;0.5", "constant:weights=1;", "pcgrad:order=random", "a:x=true,y=false",
                                  "core_task:clip_ratio=inf,alpha=1e-05", "cr_mogm:inner=cagrad,inner.c=0.4,decay=0.9", "a:b=c,b.d=e,b.d.f=-2.5,b.g=1;2"})
-    EXPECT_EQ(method_text(parse_method(text)), text);
-  const MethodSpec method = parse_method("x:number=-2.5e-3,flag=true,word=mean,list=1;inf;-3,inner=y,inner.c=4");
+    EXPECT_EQ(spec_text(parse_spec(text)), text);
+  const Spec method = parse_spec("x:number=-2.5e-3,flag=true,word=mean,list=1;inf;-3,inner=y,inner.c=4");
   EXPECT_EQ(method.name, "x");
   ASSERT_EQ(method.options.size(), 5U);
   EXPECT_EQ(std::get<double>(method.options["number"].value()), -0.0025);
   EXPECT_EQ(std::get<bool>(method.options["flag"].value()), true);
   EXPECT_EQ(std::get<std::string>(method.options["word"].value()), "mean");
   EXPECT_EQ(std::get<std::vector<double>>(method.options["list"].value()), (std::vector<double>{1.0, std::numeric_limits<double>::infinity(), -3.0}));
-  const MethodSpec& inner = *std::get<std::shared_ptr<const MethodSpec>>(method.options["inner"].value());
+  const Spec& inner = *std::get<std::shared_ptr<const Spec>>(method.options["inner"].value());
   EXPECT_EQ(inner.name, "y");
   EXPECT_EQ(std::get<double>(inner.options["c"].value()), 4.0);
-  EXPECT_EQ(std::get<std::string>(parse_method("x:a=nan").options["a"].value()), "nan");  // no number
-  EXPECT_EQ(std::get<std::string>(parse_method("x:a=1e999").options["a"].value()), "1e999");
-  EXPECT_EQ(method_text({"x", {{"a", {1.0, 2.0}}, {"b", "word"}, {"c", MethodSpec{"y", {{"d", 1}}}}, {"e", true}}}), "x:a=1;2,b=word,c=y,c.d=1,e=true");
+  EXPECT_EQ(std::get<std::string>(parse_spec("x:a=nan").options["a"].value()), "nan");  // no number
+  EXPECT_EQ(std::get<std::string>(parse_spec("x:a=1e999").options["a"].value()), "1e999");
+  EXPECT_EQ(spec_text({"x", {{"a", {1.0, 2.0}}, {"b", "word"}, {"c", Spec{"y", {{"d", 1}}}}, {"e", true}}}), "x:a=1;2,b=word,c=y,c.d=1,e=true");
 }
 
 TEST_F(Registry, TextThatNamesNoMethodGetsASentence) {
-  const auto says = [](const std::string& text) { return sentence_of([&] { parse_method(text); }); };
-  EXPECT_TRUE(contains(says(""), "htl::parse_method: expected NAME or NAME:option=value,option=value, got \"\""));
+  const auto says = [](const std::string& text) { return sentence_of([&] { parse_spec(text); }); };
+  EXPECT_TRUE(contains(says(""), "htl::parse_spec: expected NAME or NAME:option=value,option=value, got \"\""));
   EXPECT_TRUE(contains(says(":c=1"), "expected NAME or"));
   EXPECT_TRUE(contains(says("c=1"), "expected NAME or"));
   EXPECT_TRUE(contains(says("cagrad:"), "expected option=value after \"cagrad:\", got \"\""));
@@ -212,7 +212,7 @@ TEST_F(Registry, TextThatNamesNoMethodGetsASentence) {
   EXPECT_TRUE(contains(says("x:inner.c=1"), "expected inner=METHOD before \"inner.c\""));
   EXPECT_TRUE(contains(says("x:inner=1,inner.c=1"), "expected inner=METHOD before"));
   EXPECT_TRUE(contains(says("x:inner=y,inner.=1"), "the name of an option before"));
-  EXPECT_TRUE(contains(sentence_of([] { MethodOptions({{"c", 1.0}, {"c", 2.0}}); }), "\"c\" is there twice"));
+  EXPECT_TRUE(contains(sentence_of([] { Options({{"c", 1.0}, {"c", 2.0}}); }), "\"c\" is there twice"));
 }
 
 // ---- options and registry ---------------------------------------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ TEST_F(Registry, OptionsAreReadByTypeAndRange) {
     position = options.position("position");
     return AnyWeighting(Sum{});
   });
-  const auto make = [&](const MethodOptions& options) { return sentence_of([&] { registry.make("m", options); }); };
+  const auto make = [&](const Options& options) { return sentence_of([&] { registry.make("m", options); }); };
   EXPECT_EQ(make({}), "no error");
   EXPECT_EQ(number, 0.5);
   EXPECT_EQ(integer, 3);
@@ -286,7 +286,7 @@ TEST_F(Registry, UsersAddMethodsAndWrapThem) {
   const AnyWeighting method = registry.make("mine", {{"loudness", 3.0}});
   EXPECT_EQ(method.name(), "mine");
   EXPECT_EQ(method.get_if<Listener>()->loudness, 3.0);
-  const AnyWeighting wrapped = registry.make(parse_method("cr_mogm:inner=mine,inner.loudness=2"));
+  const AnyWeighting wrapped = registry.make(parse_spec("cr_mogm:inner=mine,inner.loudness=2"));
   EXPECT_EQ(wrapped.get_if<CRMOGM<AnyWeighting>>()->inner.get_if<Listener>()->loudness, 2.0);
   EXPECT_TRUE(contains(sentence_of([&] { registry.add("mine", [](OptionReader&) { return AnyWeighting(Sum{}); }); }),
                        "htl::MethodRegistry: there is a method \"mine\" already; take another name, or give NameTaken::replace"));
@@ -301,7 +301,7 @@ TEST_F(Registry, UsersAddMethodsAndWrapThem) {
 
 TEST_F(Registry, BuiltInMethodsHaveTheirOptions) {
   const MethodRegistry registry = built_in_methods();
-  const auto make = [&](const std::string& text) { return registry.make(parse_method(text)); };
+  const auto make = [&](const std::string& text) { return registry.make(parse_spec(text)); };
   EXPECT_EQ(make("constant:weights=1;2").get_if<Constant>()->values, (std::vector<double>{1.0, 2.0}));
   const AnyWeighting any_core = make("core_task:core=2,alpha=0.5,gamma=0.1,clip_ratio=inf,norm=after,several_cores=own,average_decay=0.8");
   const auto& core = *any_core.get_if<CoreTask>();
@@ -387,7 +387,7 @@ TEST_F(Registry, BuiltInMethodsAreAllThereAndWork) {
   Random random(51);
   for (const std::string& name : registry.names()) {
     SCOPED_TRACE(name);
-    MethodOptions options;
+    Options options;
     if (name == "constant") options.set("weights", {1.0, 2.0, 3.0});
     if (name == "cr_mogm") options.set("inner", "core_task");
     const AnyWeighting method = registry.make(name, options);
@@ -492,23 +492,23 @@ TEST_F(Registry, BuiltInMethodsRefuseWhatIsOutOfRange) {
                                  "cr_mogm:inner=sum,decay=2",
                                  "cr_mogm:inner=1",
                                  "constant:weights=a"}) {
-    const MethodSpec method = parse_method(text);
+    const Spec method = parse_spec(text);
     EXPECT_TRUE(contains(sentence_of([&] { registry.make(method); }), "htl::MethodRegistry: weighting \"" + method.name + "\", option \"", "\": expected "))
         << text;
   }
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("constant"); }), "weighting \"constant\" expects numbers as the option \"weights\", got none"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("constant", {{"weight", 1.0}}); }), "has no option \"weight\"; did you mean \"weights\"?"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("cr_mogm"); }), "weighting \"cr_mogm\" expects a method as the option \"inner\", got none"));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("cr_mogm:decay=0.9")); }), "expects a method as the option \"inner\", got none"));
+  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_spec("cr_mogm:decay=0.9")); }), "expects a method as the option \"inner\", got none"));
   EXPECT_TRUE(contains(sentence_of([&] {
                          registry.make("cr_mogm", {{"inner", "graddrop"}});
                        }),
                        "weighting \"cr_mogm\" averages weights, and \"graddrop\" has none, since it sees the gradients themselves"));
   EXPECT_TRUE(contains(sentence_of([&] { registry.make("cr_mogm", {{"inner", "nothing"}}); }), "unknown weighting \"nothing\""));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("cr_mogm:inner=cagrad,inner.d=1")); }),
+  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_spec("cr_mogm:inner=cagrad,inner.d=1")); }),
                        "weighting \"cagrad\" has no option \"d\"; did you mean \"c\"?"));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("pe_ltr:bounds=0.1;0.2,bound=0.1")); }), "one bound for all, got both"));
-  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_method("sum:c=1")); }), "weighting \"sum\" takes no options, got \"c\""));
+  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_spec("pe_ltr:bounds=0.1;0.2,bound=0.1")); }), "one bound for all, got both"));
+  EXPECT_TRUE(contains(sentence_of([&] { registry.make(parse_spec("sum:c=1")); }), "weighting \"sum\" takes no options, got \"c\""));
 }
 
 }  // namespace

@@ -152,15 +152,6 @@ class JsonObject {
   std::vector<std::string> texts(const std::string& key) { return elements<std::string>(key, &nlohmann::json::is_string, "texts"); }
   std::vector<int64_t> integers(const std::string& key) { return elements<int64_t>(key, &nlohmann::json::is_number_integer, "whole numbers"); }
   std::vector<double> numbers(const std::string& key) { return elements<double>(key, &nlohmann::json::is_number, "numbers"); }
-  Named<double> named_numbers(const std::string& key) {
-    HTL_CHECK(at(key).is_object(), where_, ": expected an object under \"", key, "\", got ", at(key).type_name());
-    std::vector<std::pair<std::string, double>> result;
-    for (const auto& [name, value] : json_[key].items()) {
-      HTL_CHECK(value.is_number(), where_, ": expected a number under \"", key, ".", name, "\", got ", value.type_name());
-      result.emplace_back(name, value.template get<double>());
-    }
-    return Named<double>(std::move(result));
-  }
   void finish() const {
     for (const auto& [key, value] : json_.items())
       HTL_CHECK(std::find(asked_.begin(), asked_.end(), key) != asked_.end(), where_, ": unknown key \"", key, "\"; did you mean \"", nearest(key, asked_),

@@ -198,11 +198,11 @@ inline void map_task_graph(WarmStart& start, const std::string& path, const Task
       start.note("task \"" + task.name() + "\" follows " + quoted(is.parents) + ", and followed " + quoted(was.parents) +
                  "; what flows into it is not the same before the first step");
     const AnyLabelTransform &measured = old.transform(), &measures = task.transform();
-    const Named<double> was_fitted = measured.statistics(), is_fitted = measures.statistics();
+    const Options was_fitted = measured.statistics(), is_fitted = measures.statistics();
     if (measured.name() != measures.name() || !std::equal(was_fitted.begin(), was_fitted.end(), is_fitted.begin(), is_fitted.end())) {
       const auto text = [](const AnyLabelTransform& transform) {
         std::string words = transform.name();
-        for (const auto& [name, value] : transform.statistics()) words += c10::str(words == transform.name() ? " (" : ", ", name, " ", value);
+        for (const auto& [name, value] : transform.statistics()) words += c10::str(words == transform.name() ? " (" : ", ", name, " ", value.text());
         return words + (words == transform.name() ? "" : ")");
       };
       start.note("task \"" + task.name() + "\" has the label transform " + text(measures) + ", and learned in that of " + text(measured));

@@ -40,12 +40,6 @@ namespace htl::inline v0_1_0 {
 
 namespace detail {
 
-inline constexpr OptionRange kNotNegative{.low = 0.0};
-inline constexpr OptionRange kPositive{.low = 0.0, .open_low = true};
-inline constexpr OptionRange kPart{.low = 0.0, .high = 1.0};                      // [0, 1]
-inline constexpr OptionRange kDecay{.low = 0.0, .high = 1.0, .open_high = true};  // [0, 1)
-inline constexpr OptionRange kRate{.low = 0.0, .high = 1.0, .open_low = true};    // (0, 1]
-
 /// The options order and given, "given=2;0;1" alone being an order.
 template <class M>
 void read_order(OptionReader& options, M& method) {
@@ -205,10 +199,10 @@ inline void add_methods_that_see_gradients(MethodRegistry& registry) {
 }
 
 inline void add_methods_around_others(MethodRegistry& registry) {
-  registry.add("cr_mogm", [](OptionReader& options) {
+  registry.add("cr_mogm", [](SpecReader<AnyWeighting>& options) {
     const double decay = options.number("decay", CRMOGM<Sum>{}.decay, kPart);
     const std::vector<double> initial = options.numbers("initial", std::vector<double>{});
-    CRMOGM<AnyWeighting> method{.inner = options.method("inner"), .decay = decay, .initial = initial};
+    CRMOGM<AnyWeighting> method{.inner = options.wrapped("inner"), .decay = decay, .initial = initial};
     options.check(!method.inner.sees_gradients(), "averages weights, and \"" + method.inner.name() + "\" has none, since it sees the gradients themselves");
     return method;
   });
@@ -218,7 +212,7 @@ inline void add_methods_around_others(MethodRegistry& registry) {
 
 /// @brief All methods of the library by name, with the options that files and command lines give them. A new registry: add your own to it.
 ///
-///     htl::AnyWeighting method = htl::built_in_methods().make(htl::parse_method("cr_mogm:inner=pcgrad,inner.order=ascending,decay=0.9"));
+///     htl::AnyWeighting method = htl::built_in_methods().make(htl::parse_spec("cr_mogm:inner=pcgrad,inner.order=ascending,decay=0.9"));
 ///
 /// Options and their defaults are the methods' own.
 ///

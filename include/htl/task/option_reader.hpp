@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file option_reader.hpp
-/// @brief OptionReader: how the factory of a gradient method takes its options, with a sentence for each that is wrong.
-/// Not in the umbrella: it belongs to methods by name, built_in_methods.hpp.
+/// @brief OptionReader: how a factory takes its options, with a sentence for each that is wrong.
+/// Not in the umbrella: it belongs to things by name, registry.hpp.
 #pragma once
 
-#include <htl/weighting/any_weighting.hpp>
-#include <htl/weighting/method_options.hpp>
+#include <htl/task/option.hpp>
 
-#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
@@ -38,43 +36,61 @@ struct OptionRange {
   }
 };
 
-/// @brief Gives a method's factory its options one by one, by name; what nobody asked for is then refused by finish().
+namespace detail {
+
+inline constexpr OptionRange kNotNegative{.low = 0.0};
+inline constexpr OptionRange kPositive{.low = 0.0, .open_low = true};
+inline constexpr OptionRange kPart{.low = 0.0, .high = 1.0};                      // [0, 1]
+inline constexpr OptionRange kDecay{.low = 0.0, .high = 1.0, .open_high = true};  // [0, 1)
+inline constexpr OptionRange kRate{.low = 0.0, .high = 1.0, .open_low = true};    // (0, 1]
+
+}  // namespace detail
+
+/// @brief Gives a factory its options one by one, by name; what nobody asked for is then refused by finish().
 ///
-///     registry.add("mine", [](htl::OptionReader& options) { return htl::AnyWeighting(Mine{.c = options.number("c", 0.4, {.low = 0.0})}); });
+///     const double c = options.number("c", 0.4, {.low = 0.0});
 ///
-/// Every fault is a c10::ValueError that names the method, the option, what was expected and what came.
+/// Every fault is a c10::ValueError that names who reads, the option, what was expected and what came.
 class OptionReader {
  public:
-  /// @brief For MethodRegistry.
-  /// @param method the method's name
+  /// @brief Reads options.
+  /// @param who begins every sentence: `htl::MethodRegistry: weighting "cagrad"`
   /// @param options what was given; must outlive the reader
-  /// @param make makes a wrapped method
-  OptionReader(std::string method, const MethodOptions& options, std::function<AnyWeighting(const MethodSpec&)> make)
-      : method_(std::move(method)), options_(&options), make_(std::move(make)) {}
+  OptionReader(std::string who, const Options& options) : who_(std::move(who)), options_(&options) {}
 
   /// @brief A number, or the default where it was not given.
   double number(std::string_view name, double standard, const OptionRange& range = {}) {
-    const MethodOption* const option = find(name);
+    const Option* const option = find(name);
     if (!option) return standard;
     const auto* const value = std::get_if<double>(&option->value());
     HTL_CHECK(!value || range.infinite || !std::isinf(*value), expected(name), "a finite number, got ", option->text());
     HTL_CHECK(value && range.contains(*value), expected(name), "a number ", range.text(), ", got ", option->text());
     return *value;
   }
+  /// @brief A number that must be given.
+  double number(std::string_view name, const OptionRange& range) {
+    given(name, "a number");
+    return number(name, 0.0, range);
+  }
   /// @brief A whole number, or the default.
   int64_t integer(std::string_view name, int64_t standard, const OptionRange& range = {}) {
-    const MethodOption* const option = find(name);
+    const Option* const option = find(name);
     if (!option) return standard;
     const auto* const value = std::get_if<double>(&option->value());
     HTL_CHECK(value && std::abs(*value) <= 0x1p53 && std::floor(*value) == *value && range.contains(*value), expected(name), "a whole number ", range.text(),
               ", got ", option->text());
     return static_cast<int64_t>(*value);
   }
+  /// @brief A whole number that must be given.
+  int64_t integer(std::string_view name, const OptionRange& range = {}) {
+    given(name, "a whole number");
+    return integer(name, 0, range);
+  }
   /// @brief A task's position, or nothing where it was not given.
   std::optional<int64_t> position(std::string_view name) { return find(name) ? std::optional(integer(name, 0, {.low = 0.0})) : std::nullopt; }
   /// @brief true or false, or the default.
   bool flag(std::string_view name, bool standard) {
-    const MethodOption* const option = find(name);
+    const Option* const option = find(name);
     if (!option) return standard;
     const auto* const value = std::get_if<bool>(&option->value());
     HTL_CHECK(value, expected(name), "true or false, got ", option->text());
@@ -83,12 +99,12 @@ class OptionReader {
   /// @brief One of several words, or the default: `choice("order", {{"ascending", Order::ascending}, …}, Order::random)`. A word may be a number's text.
   template <class Choice>
   Choice choice(std::string_view name, const std::vector<std::pair<std::string, Choice>>& choices, Choice standard) {
-    const MethodOption* const option = find(name);
+    const Option* const option = find(name);
     if (!option) return standard;
     std::vector<std::string> words;
     for (const auto& [word, value] : choices) {
       const bool is_word = !std::holds_alternative<std::vector<double>>(option->value()) &&
-                           !std::holds_alternative<std::shared_ptr<const MethodSpec>>(option->value());  // a word with options of its own
+                           !std::holds_alternative<std::shared_ptr<const Spec>>(option->value());  // a word with options of its own
       if (is_word && option->text() == word) return value;
       words.push_back(word);
     }
@@ -100,7 +116,7 @@ class OptionReader {
   }
   /// @brief A list of numbers that must be given.
   std::vector<double> numbers(std::string_view name, const OptionRange& range = {}) {
-    const MethodOption& option = given(name, "numbers");
+    const Option& option = given(name, "numbers");
     const auto* const list = std::get_if<std::vector<double>>(&option.value());
     const auto* const single = std::get_if<double>(&option.value());
     HTL_CHECK(list || single, expected(name), "numbers, got ", option.text());
@@ -113,7 +129,7 @@ class OptionReader {
   }
   /// @brief A list of whole numbers, or the default; a single number is a list of one.
   std::vector<int64_t> integers(std::string_view name, std::vector<int64_t> standard, const OptionRange& range = {}) {
-    const MethodOption* const option = find(name);
+    const Option* const option = find(name);
     if (!option) return standard;
     std::vector<int64_t> result;
     for (const double value : numbers(name, range)) {
@@ -122,45 +138,52 @@ class OptionReader {
     }
     return result;
   }
-  /// @brief A method that this one wraps, made by the same registry; it must be given, as a name or with options of its own.
-  AnyWeighting method(std::string_view name) {
-    const MethodOption& option = given(name, "a method");
-    if (const auto* const spec = std::get_if<std::shared_ptr<const MethodSpec>>(&option.value())) return make_(**spec);
-    const auto* const word = std::get_if<std::string>(&option.value());
-    HTL_CHECK(word, expected(name), "a method, got ", option.text());
-    return make_({*word, {}});
+  /// @brief A word that must be given: a name of a column or task.
+  std::string word(std::string_view name, std::string_view what) {
+    const Option& option = given(name, what);
+    const auto* const held = std::get_if<std::string>(&option.value());
+    HTL_CHECK(held, expected(name), what, ", got ", option.text());
+    return *held;
+  }
+  /// @brief A word, or the default.
+  std::string word_or(std::string_view name, std::string standard, std::string_view what) { return find(name) ? word(name, what) : std::move(standard); }
+  /// @brief Whether an option was given.
+  bool has(std::string_view name) { return find(name); }
+  /// @brief Something named, with or without options of its own, that must be given.
+  Spec spec(std::string_view name, std::string_view what) {
+    const Option& option = given(name, what);
+    if (const auto* const held = std::get_if<std::shared_ptr<const Spec>>(&option.value())) return **held;
+    const auto* const held = std::get_if<std::string>(&option.value());
+    HTL_CHECK(held, expected(name), what, ", got ", option.text());
+    return {*held, {}};
   }
 
   /// @brief Refuses what a factory finds wrong in all options together.
-  void check(bool condition, std::string_view sentence) const { HTL_CHECK(condition, "htl::MethodRegistry: weighting \"", method_, "\" ", sentence); }
+  void check(bool condition, std::string_view sentence) const { HTL_CHECK(condition, who_, " ", sentence); }
   /// @brief Refuses the options that nobody asked for.
   void finish() const {
     for (const auto& [name, option] : *options_) {
       const bool asked = std::find(asked_.begin(), asked_.end(), name) != asked_.end();
-      HTL_CHECK(asked || !asked_.empty(), "htl::MethodRegistry: weighting \"", method_, "\" takes no options, got \"", name, "\"");
-      HTL_CHECK(asked, "htl::MethodRegistry: weighting \"", method_, "\" has no option \"", name, "\"; did you mean \"", nearest(name, asked_),
-                "\"? Options: ", quoted(asked_));
+      HTL_CHECK(asked || !asked_.empty(), who_, " takes no options, got \"", name, "\"");
+      HTL_CHECK(asked, who_, " has no option \"", name, "\"; did you mean \"", nearest(name, asked_), "\"? Options: ", quoted(asked_));
     }
   }
 
  private:
-  const MethodOption* find(std::string_view name) {
+  const Option* find(std::string_view name) {
     if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) asked_.emplace_back(name);
     return options_->find(name);
   }
-  const MethodOption& given(std::string_view name, std::string_view what) {
-    const MethodOption* const option = find(name);
+  const Option& given(std::string_view name, std::string_view what) {
+    const Option* const option = find(name);
     if (!option) finish();  // a misspelled name is why it is missing
-    HTL_CHECK(option, "htl::MethodRegistry: weighting \"", method_, "\" expects ", what, " as the option \"", name, "\", got none");
+    HTL_CHECK(option, who_, " expects ", what, " as the option \"", name, "\", got none");
     return *option;
   }
-  std::string expected(std::string_view name) const {
-    return "htl::MethodRegistry: weighting \"" + method_ + "\", option \"" + std::string(name) + "\": expected ";
-  }
+  std::string expected(std::string_view name) const { return who_ + ", option \"" + std::string(name) + "\": expected "; }
 
-  std::string method_;
-  const MethodOptions* options_;
-  std::function<AnyWeighting(const MethodSpec&)> make_;
+  std::string who_;
+  const Options* options_;
   std::vector<std::string> asked_;
 };
 

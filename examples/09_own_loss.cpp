@@ -22,7 +22,7 @@ struct Quantile {
   at::Tensor predict(const at::Tensor& output, const htl::Named<at::Tensor>& /*context*/) const { return output.squeeze(1); }
   // optional:
   bool fits(htl::TaskKind kind) const { return kind == htl::TaskKind::regression; }
-  htl::Named<double> parameters() const { return htl::Named<double>().set("q", q); }  // so that a file can hold it
+  htl::Options parameters() const { return {{"q", q}}; }  // so that a file can hold it
 };
 static_assert(htl::TaskLoss<Quantile>);
 // [loss]

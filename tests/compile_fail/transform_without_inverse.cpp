@@ -9,8 +9,8 @@ struct MyTransform {
   MyTransform fitted(const at::Tensor&) const { return *this; }
   bool is_fitted() const { return true; }
   at::Tensor apply(const at::Tensor& values) const { return values; }
-  htl::Named<double> statistics() const { return {}; }
-  MyTransform with_statistics(const htl::Named<double>&) const { return *this; }
+  htl::Options statistics() const { return {}; }
+  MyTransform with_statistics(const htl::Options&) const { return *this; }
 };
 
 auto task = htl::regression("watch_time").transform(MyTransform{});

@@ -159,8 +159,9 @@ while(changed)
 endwhile()
 if(WRITE_UMBRELLA)
   set(text "// SPDX-License-Identifier: Apache-2.0\n/// @file htl.hpp\n/// @brief What a model and its training are made of, but the components; for programs, never included from inside the library.\n\
-/// By headers of their own: serving (serve/), methods by name (weighting/built_in_methods.hpp), and the components htl::data (the CSV reader in data/) and\n\
-/// htl::io (io/).\n#pragma once\n\n")
+/// By headers of their own: losses, label transforms, calibrators and blocks of architectures beyond those of the reference model,\n\
+/// balancers (balance/), anything by name (built_in_….hpp), serving (serve/), and the components htl::data (the CSV reader in data/)\n\
+/// and htl::io (io/).\n#pragma once\n\n")
   foreach(header IN LISTS headers)
     if(NOT header IN_LIST with_component AND NOT header IN_LIST apart AND header MATCHES "\\.hpp$")
       string(APPEND text "#include <htl/${header}>\n")

@@ -99,8 +99,8 @@ struct TransformParts {
   bool is_fitted() const { return true; }
   at::Tensor apply(const at::Tensor& values) const { return values; }
   at::Tensor inverse(const at::Tensor& values) const { return values; }
-  Named<double> statistics() const { return {}; }
-  Self with_statistics(const Named<double>&) const { return {}; }
+  htl::Options statistics() const { return {}; }
+  Self with_statistics(const htl::Options&) const { return {}; }
 };
 struct ATransform : TransformParts<ATransform> {};
 struct TransformWithoutName : TransformParts<TransformWithoutName> {
@@ -125,7 +125,7 @@ struct TransformWithoutStatistics : TransformParts<TransformWithoutStatistics> {
   void statistics() const = delete;
 };
 struct TransformThatCannotBeRead : TransformParts<TransformThatCannotBeRead> {
-  void with_statistics(const Named<double>&) const = delete;
+  void with_statistics(const htl::Options&) const = delete;
 };
 static_assert(htl::LabelTransform<ATransform>);
 static_assert(htl::LabelTransform<htl::IdentityTransform> && htl::LabelTransform<htl::ZScoreTransform> && htl::LabelTransform<htl::Log1pTransform>);

@@ -8,10 +8,12 @@
 #include <htl/io/task_set_json.hpp>
 
 #include <golden/safetensors.hpp>
+#include <support/seeded.hpp>
 #include <support/temporary_folder.hpp>
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/tensor.h>
@@ -332,21 +334,21 @@ std::string text_of(const htl::TaskSet& tasks) { return htl::to_json(tasks).dump
 
 TEST(TaskSetJson, RebuildsEverythingThatTasksSay) {
   const htl::TaskSet full{htl::binary("click").weight(0.1).mask_column("seen").weight_column("w"),
-                          htl::multiclass("reason", 5).after().loss(htl::loss_by_name("softmax_cross_entropy", htl::Named<double>().set("classes", 5.0)), 0.5),
+                          htl::multiclass("reason", 5).after().loss(htl::loss_by_name("softmax_cross_entropy", {{"classes", 5}}), 0.5),
                           htl::regression("watch_time")
                               .after("reason", "click")
                               .core()
                               .observed_when("click")
                               .context({"duration", "propensity"})
                               .transform(htl::ZScoreTransform{1.0 / 3.0, 0.1})
-                              .loss(htl::loss_by_name("huber", htl::Named<double>().set("delta", 0.3)), 2.0)
+                              .loss(htl::loss_by_name("huber", {{"delta", 0.3}}), 2.0)
                               .loss(htl::loss_by_name("squared")),
                           htl::regression("later").after("watch_time").core().transform(htl::z_score())};
   const htl::TaskSet read = htl::task_set_from_json(htl::parse_json(text_of(full), "tasks"));
   EXPECT_EQ(text_of(read), text_of(full));
   ASSERT_EQ(read.size(), 4);
-  EXPECT_EQ(read["watch_time"].transform().statistics()["mean"], 1.0 / 3.0) << "every bit";
-  EXPECT_EQ(read["watch_time"].losses()[0].loss.parameters()["delta"], 0.3);
+  EXPECT_EQ(read["watch_time"].transform().statistics()["mean"].number(), 1.0 / 3.0) << "every bit";
+  EXPECT_EQ(read["watch_time"].losses()[0].loss.parameters()["delta"].number(), 0.3);
   EXPECT_EQ(read["watch_time"].losses()[0].weight, 2.0);
   EXPECT_EQ(read["watch_time"].losses().size(), 2U);
   EXPECT_EQ(read["watch_time"].observed_when(), "click");
@@ -364,6 +366,27 @@ TEST(TaskSetJson, RebuildsEverythingThatTasksSay) {
   EXPECT_FALSE(chain_read["a"].parents().has_value());
 }
 
+TEST(TaskSetJson, KeepsTransformsWithinTransformsAndCalibrators) {
+  const at::Tensor values = at::rand({300}, at::kDouble) * 30, events = values.gt(12).to(at::kDouble);
+  htl::Labels labels = htl::Labels().set("click", {events}).set("watch_time", {values}).set("spend", {values});
+  labels.context.set("duration", at::rand({300}, at::kDouble) * 60);
+  const htl::TaskSet unfitted{
+      htl::binary("click").calibration(htl::IsotonicCalibration{}),
+      htl::regression("watch_time").transform(htl::grouped(htl::chained(htl::log1p(), htl::z_score()), "duration", 3)).calibration(htl::ScaleCalibration{}),
+      htl::regression("spend").transform(htl::clipped(htl::smeared(htl::quantile_ranks(11).fitted({values}), values / 30, {values}), .9))};
+  EXPECT_EQ(text_of(htl::task_set_from_json(htl::parse_json(text_of(unfitted), "tasks"))), text_of(unfitted));
+  const htl::TaskSet fitted = unfitted.fitted(labels);
+  const htl::TaskOutputs outputs = htl::TaskOutputs()
+                                       .set("click", at::randn({300, 1}, at::kDouble))
+                                       .set("watch_time", at::randn({300, 1}, at::kDouble))
+                                       .set("spend", at::rand({300, 1}, at::kDouble));
+  const htl::TaskSet tasks = fitted.calibrated(outputs, labels);
+  const htl::TaskSet read = htl::task_set_from_json(htl::parse_json(text_of(tasks), "tasks"));
+  EXPECT_EQ(text_of(read), text_of(tasks));
+  const htl::Predictions before = tasks.predict(outputs, labels.context), after = read.predict(outputs, labels.context);
+  for (const auto& [name, prediction] : before) EXPECT_TRUE(htl::test::same_bits(prediction, after[name])) << name;
+}
+
 TEST(TaskSetJson, TellsWhatIsWrong) {
   const auto told = [](const std::string& tasks) {
     return sentence([&] { htl::task_set_from_json(htl::parse_json(R"({"format":"htl.task_set","version":1,"tasks":[)" + tasks + "]}", "f")); });
@@ -379,9 +402,9 @@ TEST(TaskSetJson, TellsWhatIsWrong) {
   EXPECT_EQ(told(R"({"name":"a","kind":"binary","after":"b"})"), "htl::task_set_from_json: task 0: expected a list under \"after\", got string");
   EXPECT_EQ(told(R"({"name":"a","kind":"binary","after":[1]})"), "htl::task_set_from_json: task 0: expected texts in \"after\", got number");
   EXPECT_EQ(told(R"({"name":"a","kind":"regression","transform":{"name":"z_score","statistics":{"mean":1,"sd":0}}})"),
-            "htl::z_score: expected a finite mean and a finite sd > 0, got mean 1, sd 0");
+            "htl::task_set_from_json: task 0, transform, statistics: htl::z_score: expected a finite mean and a finite sd > 0, got mean 1, sd 0");
   EXPECT_EQ(told(R"({"name":"a","kind":"regression","transform":{"name":"z_score","statistics":{"mean":"1","sd":1}}})"),
-            "htl::task_set_from_json: task 0, transform: expected a number under \"statistics.mean\", got string");
+            "htl::task_set_from_json: task 0, transform, statistics: expected a number, got the text 1");
   EXPECT_NE(told(R"({"name":"a","kind":"regression","losses":[{"name":"hubre","weight":1}]})").find("did you mean \"huber\""), std::string::npos);
   EXPECT_EQ(told(R"({"name":"a","kind":"regression","losses":[{"name":"huber"}]})"),
             "htl::task_set_from_json: task 0, losses: expected the key \"weight\", which is not there");
@@ -399,8 +422,8 @@ struct SeenHalf {  // a transform and a loss of the user's own
   bool is_fitted() const { return true; }
   at::Tensor apply(const at::Tensor& values) const { return values * 0.5; }
   at::Tensor inverse(const at::Tensor& values) const { return values * 2.0; }
-  htl::Named<double> statistics() const { return {}; }
-  SeenHalf with_statistics(const htl::Named<double>&) const { return *this; }
+  htl::Options statistics() const { return {}; }
+  SeenHalf with_statistics(const htl::Options&) const { return *this; }
 };
 
 TEST(TaskSetJson, TakesTheUsersOwnTransforms) {
@@ -408,7 +431,9 @@ TEST(TaskSetJson, TakesTheUsersOwnTransforms) {
   const nlohmann::json json = htl::parse_json(text_of(tasks), "tasks");
   EXPECT_NE(sentence([&] { htl::task_set_from_json(json); }).find("unknown transform \"half\""), std::string::npos);
   htl::TaskSetReaders readers;
-  readers.transform = [](std::string_view name) { return name == "half" ? htl::AnyLabelTransform(SeenHalf{}) : htl::label_transform(name); };
+  readers.transform = [](std::string_view name, const htl::Options& options) {
+    return name == "half" ? htl::AnyLabelTransform(SeenHalf{}) : htl::label_transform(name, options);
+  };
   EXPECT_EQ(text_of(htl::task_set_from_json(json, readers)), text_of(tasks));
 }
 

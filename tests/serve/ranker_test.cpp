@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ranker and FoldedGraph against the modules' own forward: every option, both precisions, any split into user and candidates.
+#include <htl/loss/entire_space.hpp>
+#include <htl/loss/ziln.hpp>
 #include <htl/serve/live_ranker.hpp>
+#include <htl/task/scale_calibration.hpp>
 
 #include <c10/core/Allocator.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
@@ -56,7 +59,9 @@ struct Case {
     std::vector<TaskSpec> specs{
         binary("click"), multiclass("rating", classes), binary("buy"),
         random.pick<TaskSpec>({regression("watch_time").transform(ZScoreTransform{3.0, 7.0}), regression("watch_time").transform(log1p()),
-                               regression("watch_time").loss(Huber(0.5)), regression("watch_time").loss(ScaledByDuration())})};
+                               regression("watch_time").loss(Huber(0.5)), regression("watch_time").loss(ScaledByDuration()),
+                               regression("watch_time").loss(ZILN()), regression("watch_time").calibration(ScaleCalibration{2.0})})};
+    if (random.chance(0.3)) specs[2] = specs[2].loss(EntireSpace({.given = {"click"}}));  // reads another task's output
     if (random.chance(0.3)) specs = {specs[0].after(), specs[1].after("click"), specs[2].after("click"), specs[3].after("rating", "buy")};
     if (random.chance(0.3)) std::swap(specs[0], specs[2]);
     tasks = TaskSet(specs);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tasks as values: their graph, their labels, their transforms, their predictions, and the sentences of what is refused.
-#include <htl/loss/loss_by_name.hpp>
+#include <htl/loss/built_in_losses.hpp>
+#include <htl/task/built_in_transforms.hpp>
 #include <htl/task/task_set.hpp>
 
 #include <torch/torch.h>
@@ -123,12 +124,12 @@ TEST(Labels, move_and_select_with_mask_weight_and_context) {
 TEST(LabelTransform, carries_the_statistics_of_the_observed_labels) {
   const AnyLabelTransform fitted = htl::z_score().fitted({torch::tensor({2.f, std::nanf(""), 4.f, 6.f}), bools({1, 0, 1, 1})});
   EXPECT_EQ(fitted.statistics().names(), (std::vector<std::string>{"mean", "sd"}));
-  EXPECT_DOUBLE_EQ(fitted.statistics()["mean"], 4.0);
-  EXPECT_DOUBLE_EQ(fitted.statistics()["sd"], std::sqrt(8.0 / 3.0));  // of the population
+  EXPECT_DOUBLE_EQ(fitted.statistics()["mean"].number(), 4.0);
+  EXPECT_DOUBLE_EQ(fitted.statistics()["sd"].number(), std::sqrt(8.0 / 3.0));  // of the population
   EXPECT_TRUE(close(fitted.apply(doubles({4, 4 + std::sqrt(8.0 / 3.0)})), doubles({0, 1})));
   for (const at::Tensor& mask : {at::Tensor(), bools({1, 1, 0, 1, 1})}) {  // a row of weight 0 is no row, whatever it holds
     const AnyLabelTransform weighted = htl::z_score().fitted({doubles({2, kNaN, mask.defined() ? 1e9 : 4, 6, 4}), mask, doubles({1, 0, 1, 2, .5})});
-    EXPECT_DOUBLE_EQ(weighted.statistics()["mean"], 4.0);
+    EXPECT_DOUBLE_EQ(weighted.statistics()["mean"].number(), 4.0);
   }
   EXPECT_TRUE(htl::log1p().fitted({doubles({0, 3})}).statistics().empty());
   EXPECT_TRUE(htl::no_transform().fitted({doubles({-1, 3})}).statistics().empty());
@@ -153,7 +154,7 @@ TEST(LabelTransform, inverts_itself_over_hundreds_of_random_labels) {
       const AnyLabelTransform fitted = transform.fitted({labels});
       EXPECT_TRUE(close(fitted.inverse(fitted.apply(labels)), labels, 1e-12, 1e-12 * scale)) << transform.name();
       const at::Tensor targets = random.normal({9});
-      const double rounding = transform.name() == "z_score" ? 1e-15 * std::abs(fitted.statistics()["mean"] / fitted.statistics()["sd"]) : 0.0;
+      const double rounding = transform.name() == "z_score" ? 1e-15 * std::abs(fitted.statistics()["mean"].number() / fitted.statistics()["sd"].number()) : 0.0;
       EXPECT_TRUE(close(fitted.apply(fitted.inverse(targets)), targets, 1e-12, 1e-12 + rounding)) << transform.name();
       if (transform.name() == "z_score" && labels.numel() > 1) {
         EXPECT_NEAR(fitted.apply(labels).mean().item<double>(), 0.0, 1e-9);
@@ -177,10 +178,10 @@ TEST(LabelTransform, keeps_shape_and_type_and_passes_gradients) {
 
 TEST(LabelTransform, of_a_constant_label_has_sd_one) {
   const AnyLabelTransform fitted = htl::z_score().fitted({doubles({3, 3, 3})});
-  EXPECT_DOUBLE_EQ(fitted.statistics()["sd"], 1.0);
+  EXPECT_DOUBLE_EQ(fitted.statistics()["sd"].number(), 1.0);
   EXPECT_TRUE(same_bits(fitted.apply(doubles({3, 4})), doubles({0, 1})));
   const AnyLabelTransform tenth = htl::z_score().fitted({doubles({.1, .1, .1})});  // whose sum over three is not .1
-  EXPECT_DOUBLE_EQ(tenth.statistics()["sd"], 1.0);
+  EXPECT_DOUBLE_EQ(tenth.statistics()["sd"].number(), 1.0);
   EXPECT_TRUE(same_bits(tenth.apply(doubles({.1})), doubles({0})));
 }
 
@@ -199,17 +200,19 @@ TEST(LabelTransform, refuses_what_it_cannot_use) {
             "htl::z_score: expected fitted statistics, got none; call tasks.fitted(training_labels) and use its result");
   EXPECT_EQ(sentence_of([] { htl::z_score().inverse(doubles({1})); }),
             "htl::z_score: expected fitted statistics, got none; call tasks.fitted(training_labels) and use its result");
-  EXPECT_EQ(sentence_of([] { htl::z_score().with_statistics(Named<double>().set("mean", 1).set("sd", 0)); }),
+  EXPECT_EQ(sentence_of([] {
+              htl::z_score().with_statistics({{"mean", 1}, {"sd", 0}});
+            }),
             "htl::z_score: expected a finite mean and a finite sd > 0, got mean 1, sd 0");
-  EXPECT_EQ(sentence_of([] { htl::z_score().with_statistics(Named<double>().set("mean", 1)); }),
-            "htl: there is no \"sd\" here; did you mean \"mean\"? Present: \"mean\"");
+  EXPECT_EQ(sentence_of([] { htl::z_score().with_statistics({{"mean", 1}}); }), "htl: there is no \"sd\" here; did you mean \"mean\"? Present: \"mean\"");
   EXPECT_THROW(htl::z_score().apply(doubles({1})), c10::Error);
 }
 
 TEST(LabelTransform, comes_by_name) {
   for (const std::string name : {"none", "z_score", "log1p"}) EXPECT_EQ(htl::label_transform(name).name(), name);
   EXPECT_EQ(sentence_of([] { htl::label_transform("zscore"); }),
-            "htl::label_transform: unknown transform \"zscore\"; did you mean \"z_score\"? Known: \"none\", \"z_score\", \"log1p\"");
+            "htl::label_transform: unknown transform \"zscore\"; did you mean \"z_score\"? Known: \"none\", \"z_score\", \"log1p\", "
+            "\"min_max\", \"box_cox\", \"quantile\", \"chained\", \"clipped\", \"grouped\", \"smeared\"");
 }
 
 // ---- TaskSpec ------------------------------------------------------------------------------------------------------------------
@@ -446,8 +449,8 @@ TEST(TaskSet, fits_its_transforms_to_observed_labels_as_a_new_value) {
       Labels().set("click", {doubles({1, 0, 1, 1})}).set("time", {doubles({2, kNaN, 4, 99}), bools({1, 1, 1, 0})}).set("raw", {doubles({1, 2, 3, 4})});
   const TaskSet fitted = tasks.fitted(labels);
   EXPECT_FALSE(tasks["time"].transform().is_fitted());
-  EXPECT_DOUBLE_EQ(fitted["time"].transform().statistics()["mean"], 3.0);
-  EXPECT_DOUBLE_EQ(fitted["time"].transform().statistics()["sd"], 1.0);
+  EXPECT_DOUBLE_EQ(fitted["time"].transform().statistics()["mean"].number(), 3.0);
+  EXPECT_DOUBLE_EQ(fitted["time"].transform().statistics()["sd"].number(), 1.0);
   EXPECT_EQ(fitted["time"].observed_when(), "click");
   EXPECT_EQ(fitted.parents(2), tasks.parents(2));
 }

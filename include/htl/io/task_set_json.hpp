@@ -3,8 +3,10 @@
 /// @brief TaskSet as JSON: everything that a program needs to rebuild tasks, losses and fitted transforms in another process.
 #pragma once
 
-#include <htl/io/json.hpp>
-#include <htl/loss/loss_by_name.hpp>
+#include <htl/io/options_json.hpp>
+#include <htl/loss/built_in_losses.hpp>
+#include <htl/task/built_in_calibrators.hpp>
+#include <htl/task/built_in_transforms.hpp>
 #include <htl/task/task_set.hpp>
 
 #include <functional>
@@ -14,24 +16,25 @@ namespace htl::inline v0_1_0 {
 /// @brief How names in files become losses and transforms; replace them to add your own, and fall back to the defaults for the others.
 struct TaskSetReaders {
   /// A loss by its name and parameters.
-  std::function<AnyLoss(std::string_view, const Named<double>&)> loss = [](std::string_view name, const Named<double>& parameters) {
+  std::function<AnyLoss(std::string_view, const Options&)> loss = [](std::string_view name, const Options& parameters) {
     return loss_by_name(name, parameters);
   };
-  /// An unfitted label transform by its name.
-  std::function<AnyLabelTransform(std::string_view)> transform = [](std::string_view name) { return label_transform(name); };
+  /// An unfitted label transform by its name and parameters.
+  std::function<AnyLabelTransform(std::string_view, const Options&)> transform = [](std::string_view name, const Options& parameters) {
+    return label_transform(name, parameters);
+  };
+  /// An unfitted calibrator by its name and parameters.
+  std::function<AnyCalibrator(std::string_view, const Options&)> calibrator = [](std::string_view name, const Options& parameters) {
+    return built_in_calibrators().make(name, parameters);
+  };
 };
 
 /// @brief The tasks as JSON. What equals the default is left out; numbers keep every bit.
 ///
-/// Per task: name, kind, classes (multiclass), after, core, losses (name, weight, parameters), transform (name, statistics once fitted), observed_when,
-/// weight, mask_column, weight_column, context.
+/// Per task: name, kind, classes (multiclass), after, core, losses (name, weight, parameters), transform (name, parameters, statistics once fitted),
+/// calibration (the same), observed_when, weight, mask_column, weight_column, context.
 inline nlohmann::ordered_json to_json(const TaskSet& tasks) {
   using Json = nlohmann::ordered_json;
-  const auto numbers = [](const Named<double>& values) {
-    Json object = Json::object();
-    for (const auto& [name, value] : values) object[name] = value;
-    return object;
-  };
   Json list = Json::array();
   for (const TaskSpec& task : tasks) {
     Json json = {{"name", task.name()}, {"kind", to_string(task.kind())}};
@@ -40,12 +43,18 @@ inline nlohmann::ordered_json to_json(const TaskSet& tasks) {
     if (task.is_core()) json["core"] = true;
     for (const WeightedLoss& weighted : task.losses()) {
       Json loss = {{"name", weighted.loss.name()}, {"weight", weighted.weight}};
-      if (!weighted.loss.parameters().empty()) loss["parameters"] = numbers(weighted.loss.parameters());
+      if (!weighted.loss.parameters().empty()) loss["parameters"] = to_json(weighted.loss.parameters());
       json["losses"].push_back(loss);
     }
     if (task.transform().name() != "none") {
       json["transform"] = {{"name", task.transform().name()}};
-      if (task.transform().is_fitted()) json["transform"]["statistics"] = numbers(task.transform().statistics());
+      if (!task.transform().parameters().empty()) json["transform"]["parameters"] = to_json(task.transform().parameters());
+      if (task.transform().is_fitted()) json["transform"]["statistics"] = to_json(task.transform().statistics());
+    }
+    if (task.calibration()) {
+      json["calibration"] = {{"name", task.calibration().name()}};
+      if (!task.calibration().parameters().empty()) json["calibration"]["parameters"] = to_json(task.calibration().parameters());
+      if (task.calibration().is_fitted()) json["calibration"]["statistics"] = to_json(task.calibration().statistics());
     }
     if (!task.observed_when().empty()) json["observed_when"] = task.observed_when();
     if (task.weight() != 1.0) json["weight"] = task.weight();
@@ -59,6 +68,22 @@ inline nlohmann::ordered_json to_json(const TaskSet& tasks) {
 
 namespace detail {
 
+inline Options options_under(JsonObject& object, const std::string& key) {
+  return object.has(key) ? options_from_json(object.at(key), object.where() + ", " + key) : Options();
+}
+
+template <class Unfitted>
+Unfitted with_statistics_of(JsonObject& object, const Unfitted& unfitted) {
+  Unfitted result = unfitted;
+  if (object.has("statistics")) try {
+      result = unfitted.with_statistics(options_under(object, "statistics"));
+    } catch (const c10::Error& error) {
+      HTL_CHECK(false, object.where(), ", statistics: ", error.what_without_backtrace());
+    }
+  object.finish();
+  return result;
+}
+
 inline TaskSpec task_from_json(const nlohmann::json& json, const std::string& where, const TaskSetReaders& readers) {
   JsonObject object(json, where);
   const std::string name = object.text("name"), kind = object.text("kind");
@@ -70,14 +95,16 @@ inline TaskSpec task_from_json(const nlohmann::json& json, const std::string& wh
   if (object.has("losses"))
     for (const nlohmann::json& element : object.list("losses")) {
       JsonObject loss(element, where + ", losses");
-      task = task.loss(readers.loss(loss.text("name"), loss.has("parameters") ? loss.named_numbers("parameters") : Named<double>()), loss.number("weight"));
+      task = task.loss(readers.loss(loss.text("name"), options_under(loss, "parameters")), loss.number("weight"));
       loss.finish();
     }
   if (object.has("transform")) {
     JsonObject transform(object.at("transform"), where + ", transform");
-    const AnyLabelTransform unfitted = readers.transform(transform.text("name"));
-    task = task.transform(transform.has("statistics") ? unfitted.with_statistics(transform.named_numbers("statistics")) : unfitted);
-    transform.finish();
+    task = task.transform(with_statistics_of(transform, readers.transform(transform.text("name"), options_under(transform, "parameters"))));
+  }
+  if (object.has("calibration")) {
+    JsonObject calibration(object.at("calibration"), where + ", calibration");
+    task = task.calibration(with_statistics_of(calibration, readers.calibrator(calibration.text("name"), options_under(calibration, "parameters"))));
   }
   if (object.has("observed_when")) task = task.observed_when(object.text("observed_when"));
   task = task.weight(object.number_or("weight", 1.0));

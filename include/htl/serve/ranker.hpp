@@ -208,6 +208,9 @@ inline Ranker::Ranker(const RankerTable& table, TaskGraph<> graph, RankerOptions
   if (!products.empty()) projected_.weight = at::cat(products).to(graph_.type());
   for (size_t input = table.fields.size(); input < roles.size(); ++input) ++numeric_[roles[input]];
   for (const TaskSpec& task : tasks()) rules_.emplace_back(task);
+  for (const TaskSpec& task : tasks())
+    if (!task.losses().empty())
+      for (const std::string& read : task.losses().front().loss.reads()) rules_[static_cast<size_t>(tasks().index(read))].leave();
 }
 
 inline at::Tensor Ranker::checked_numeric(const char* what, const at::Tensor& numeric, int64_t rows, int64_t width) const {
@@ -275,12 +278,13 @@ void Ranker::rank_rows(const RankRequest& request, RankerBuffers& buffers) const
       }
     }
   }
+  TaskOutputs outputs;  // of the tasks whose predictions are not written by a rule
   size_t t = 0;
   for (auto& [name, prediction] : buffers.predictions_) {
     prediction = buffers.results_[t].narrow(0, 0, count);
-    if (!rules_[t].is_known()) prediction = tasks().predict(static_cast<int64_t>(t), prediction, request.context);
-    ++t;
+    if (!rules_[t++].is_known()) outputs.set(name, prediction);
   }
+  for (const auto& [name, output] : outputs) *buffers.predictions_.find(name) = tasks().predict(tasks().index(name), output, request.context, &outputs);
 }
 
 inline const Predictions& Ranker::rank(const RankRequest& request, RankerBuffers& buffers) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <htl/task/label.hpp>
+#include <htl/task/option.hpp>
 
 #include <cmath>
 #include <concepts>
@@ -19,16 +20,28 @@ namespace htl::inline v0_1_0 {
 /// - `fitted(values)`: a copy with the statistics of the float64 values [n] (n ≥ 1, all finite);
 /// - `is_fitted()`; `apply(values)` and `inverse(values)`: elementwise, keep shape, type and device, differentiable;
 /// - `statistics()`: the fitted numbers by name; `with_statistics(numbers)`: the same transform with given numbers.
+///
+/// Optional:
+/// - `parameters()`: its Options, from which label_transform() makes it again, unfitted;
+/// - `context()`: names of the context columns that it reads (duration); `fitted`, `apply` and `inverse` then take `(values, context)`.
 template <class F>
-concept LabelTransform = std::copy_constructible<F> && requires(const F& transform, const at::Tensor& values, const Named<double>& numbers) {
+concept LabelTransform = std::copy_constructible<F> && requires(const F& transform, const Options& numbers) {
   { transform.name() } -> std::convertible_to<std::string>;
-  { transform.fitted(values) } -> std::same_as<F>;
   { transform.is_fitted() } -> std::same_as<bool>;
-  { transform.apply(values) } -> std::same_as<at::Tensor>;
-  { transform.inverse(values) } -> std::same_as<at::Tensor>;
-  { transform.statistics() } -> std::same_as<Named<double>>;
+  { transform.statistics() } -> std::same_as<Options>;
   { transform.with_statistics(numbers) } -> std::same_as<F>;
-};
+} &&(
+    requires(const F& transform, const at::Tensor& values) {
+      { transform.fitted(values) } -> std::same_as<F>;
+      { transform.apply(values) } -> std::same_as<at::Tensor>;
+      { transform.inverse(values) } -> std::same_as<at::Tensor>;
+    } ||
+    requires(const F& transform, const at::Tensor& values, const Named<at::Tensor>& context) {
+      { transform.context() } -> std::same_as<std::vector<std::string>>;
+      { transform.fitted(values, context) } -> std::same_as<F>;
+      { transform.apply(values, context) } -> std::same_as<at::Tensor>;
+      { transform.inverse(values, context) } -> std::same_as<at::Tensor>;
+    });
 
 /// @brief No transform: the label in its own unit.
 struct IdentityTransform {
@@ -43,9 +56,9 @@ struct IdentityTransform {
   /// @brief y
   at::Tensor inverse(const at::Tensor& values) const { return values; }
   /// @brief None.
-  Named<double> statistics() const { return {}; }
+  Options statistics() const { return {}; }
   /// @brief Itself.
-  IdentityTransform with_statistics(const Named<double>&) const { return *this; }
+  IdentityTransform with_statistics(const Options&) const { return *this; }
 };
 
 /// @brief z = (y − mean) / sd, with the population standard deviation of the training labels. A constant label has sd = 1.
@@ -70,12 +83,13 @@ struct ZScoreTransform {
   /// @brief z · sd + mean
   at::Tensor inverse(const at::Tensor& values) const { return values.mul(sd).add(mean); }
   /// @brief mean, sd
-  Named<double> statistics() const { return Named<double>().set("mean", mean).set("sd", sd); }
+  Options statistics() const { return {{"mean", mean}, {"sd", sd}}; }
   /// @brief A copy with given mean and sd.
-  ZScoreTransform with_statistics(const Named<double>& numbers) const {
-    HTL_CHECK(numbers["sd"] > 0.0 && std::isfinite(numbers["sd"]) && std::isfinite(numbers["mean"]),
-              "htl::z_score: expected a finite mean and a finite sd > 0, got mean ", numbers["mean"], ", sd ", numbers["sd"]);
-    return {numbers["mean"], numbers["sd"]};
+  ZScoreTransform with_statistics(const Options& numbers) const {
+    const double center = numbers["mean"].number(), spread = numbers["sd"].number();
+    HTL_CHECK(spread > 0.0 && std::isfinite(spread) && std::isfinite(center), "htl::z_score: expected a finite mean and a finite sd > 0, got mean ", center,
+              ", sd ", spread);
+    return {center, spread};
   }
 };
 
@@ -97,9 +111,9 @@ struct Log1pTransform {
   /// @brief exp(z) − 1
   at::Tensor inverse(const at::Tensor& values) const { return values.expm1(); }
   /// @brief None.
-  Named<double> statistics() const { return {}; }
+  Options statistics() const { return {}; }
   /// @brief Itself.
-  Log1pTransform with_statistics(const Named<double>&) const { return *this; }
+  Log1pTransform with_statistics(const Options&) const { return *this; }
 };
 
 /// @brief Any LabelTransform as a copyable value.
@@ -118,30 +132,41 @@ class AnyLabelTransform {
   /// @brief Whether its statistics are there.
   bool is_fitted() const { return held_->is_fitted(); }
   /// @brief A copy fitted to the observed rows of a label; a row of weight 0 is none, any other counts once.
-  /// @throws c10::ValueError if no row is observed, or an observed label is not finite
-  AnyLabelTransform fitted(const Label& label) const {
-    at::Tensor values = label.value.detach().to(at::kCPU, at::kDouble);
-    if (const at::Tensor rows = label.observed_rows(); rows.defined()) values = values.index_select(0, rows.to(at::kCPU));
+  /// @param label the training labels
+  /// @param columns context columns of the same rows, for transforms that read them
+  /// @throws c10::ValueError if no row is observed, or an observed label is not finite; c10::IndexError if a context column is missing
+  AnyLabelTransform fitted(const Label& label, const Named<at::Tensor>& columns = {}) const {
+    at::Tensor values = label.value.detach().to(at::kCPU, at::kDouble), rows = label.observed_rows();
+    if (rows.defined()) rows = rows.to(at::kCPU), values = values.index_select(0, rows);
     HTL_CHECK(values.numel() > 0, "htl::", name(), ": expected at least one observed label to fit to, got none");
     HTL_CHECK(values.isfinite().all().item<bool>(), "htl::", name(), ": expected finite labels, got NaN or infinity; mask those rows");
-    return held_->fitted(values);
+    Named<at::Tensor> observed;
+    for (const std::string& column : context()) {
+      const at::Tensor whole = columns[column].detach().to(at::kCPU, at::kDouble);
+      observed.set(column, rows.defined() ? whole.index_select(0, rows) : whole);
+    }
+    return held_->fitted(values, observed);
   }
   /// @brief Label → target.
   /// @throws c10::Error if it was not fitted
-  at::Tensor apply(const at::Tensor& values) const {
+  at::Tensor apply(const at::Tensor& values, const Named<at::Tensor>& columns = {}) const {
     check_fitted();
-    return held_->apply(values);
+    return held_->apply(values, columns);
   }
   /// @brief Target → label's unit.
   /// @throws c10::Error if it was not fitted
-  at::Tensor inverse(const at::Tensor& values) const {
+  at::Tensor inverse(const at::Tensor& values, const Named<at::Tensor>& columns = {}) const {
     check_fitted();
-    return held_->inverse(values);
+    return held_->inverse(values, columns);
   }
+  /// @brief Its options by name; empty where it has none.
+  Options parameters() const { return held_->parameters(); }
   /// @brief The fitted numbers by name.
-  Named<double> statistics() const { return held_->statistics(); }
+  Options statistics() const { return held_->statistics(); }
   /// @brief The same transform with given numbers, as read from a file.
-  AnyLabelTransform with_statistics(const Named<double>& numbers) const { return held_->with_statistics(numbers); }
+  AnyLabelTransform with_statistics(const Options& numbers) const { return held_->with_statistics(numbers); }
+  /// @brief Names of the context columns that it reads.
+  std::vector<std::string> context() const { return held_->context(); }
   /// @brief The transform itself if it is an F, else nullptr.
   template <class F>
   const F* get_if() const {
@@ -154,22 +179,51 @@ class AnyLabelTransform {
     virtual ~Base() = default;
     virtual std::string name() const = 0;
     virtual bool is_fitted() const = 0;
-    virtual AnyLabelTransform fitted(const at::Tensor& values) const = 0;
-    virtual at::Tensor apply(const at::Tensor& values) const = 0;
-    virtual at::Tensor inverse(const at::Tensor& values) const = 0;
-    virtual Named<double> statistics() const = 0;
-    virtual AnyLabelTransform with_statistics(const Named<double>& numbers) const = 0;
+    virtual AnyLabelTransform fitted(const at::Tensor& values, const Named<at::Tensor>& columns) const = 0;
+    virtual at::Tensor apply(const at::Tensor& values, const Named<at::Tensor>& columns) const = 0;
+    virtual at::Tensor inverse(const at::Tensor& values, const Named<at::Tensor>& columns) const = 0;
+    virtual Options parameters() const = 0;
+    virtual Options statistics() const = 0;
+    virtual AnyLabelTransform with_statistics(const Options& numbers) const = 0;
+    virtual std::vector<std::string> context() const = 0;
   };
   template <class F>
   struct Held final : Base {
     explicit Held(F value) : transform(std::move(value)) {}
+    static constexpr bool kReadsContext = requires(const F& f) { f.context(); };
     std::string name() const override { return transform.name(); }
     bool is_fitted() const override { return transform.is_fitted(); }
-    AnyLabelTransform fitted(const at::Tensor& values) const override { return transform.fitted(values); }
-    at::Tensor apply(const at::Tensor& values) const override { return transform.apply(values); }
-    at::Tensor inverse(const at::Tensor& values) const override { return transform.inverse(values); }
-    Named<double> statistics() const override { return transform.statistics(); }
-    AnyLabelTransform with_statistics(const Named<double>& numbers) const override { return transform.with_statistics(numbers); }
+    AnyLabelTransform fitted(const at::Tensor& values, const Named<at::Tensor>& columns) const override {
+      if constexpr (kReadsContext) {
+        return transform.fitted(values, columns);
+      } else {
+        return transform.fitted(values);
+      }
+    }
+    at::Tensor apply(const at::Tensor& values, const Named<at::Tensor>& columns) const override {
+      if constexpr (kReadsContext) {
+        return transform.apply(values, columns);
+      } else {
+        return transform.apply(values);
+      }
+    }
+    at::Tensor inverse(const at::Tensor& values, const Named<at::Tensor>& columns) const override {
+      if constexpr (kReadsContext) {
+        return transform.inverse(values, columns);
+      } else {
+        return transform.inverse(values);
+      }
+    }
+    Options parameters() const override {
+      if constexpr (requires { transform.parameters(); }) return transform.parameters();
+      return {};
+    }
+    Options statistics() const override { return transform.statistics(); }
+    AnyLabelTransform with_statistics(const Options& numbers) const override { return transform.with_statistics(numbers); }
+    std::vector<std::string> context() const override {
+      if constexpr (kReadsContext) return transform.context();
+      return {};
+    }
     F transform;
   };
   void check_fitted() const {
@@ -184,14 +238,5 @@ inline AnyLabelTransform no_transform() { return IdentityTransform{}; }
 inline AnyLabelTransform z_score() { return ZScoreTransform{}; }
 /// @brief z = log(1 + y).
 inline AnyLabelTransform log1p() { return Log1pTransform{}; }
-
-/// @brief A transform by its name in files: "none", "z_score", "log1p".
-/// @throws c10::ValueError naming the nearest name
-inline AnyLabelTransform label_transform(std::string_view name) {
-  for (const AnyLabelTransform& known : {no_transform(), z_score(), log1p()})
-    if (known.name() == name) return known;
-  const std::vector<std::string> names = {"none", "z_score", "log1p"};
-  HTL_CHECK(false, "htl::label_transform: unknown transform \"", name, "\"; did you mean \"", nearest(name, names), "\"? Known: ", quoted(names));
-}
 
 }  // namespace htl

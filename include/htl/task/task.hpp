@@ -3,6 +3,7 @@
 /// @brief TaskSpec: what one task is — its kind, what it follows, its losses, its label — as a value.
 #pragma once
 
+#include <htl/task/calibrator.hpp>
 #include <htl/task/label_transform.hpp>
 #include <htl/task/task_kind.hpp>
 #include <htl/task/task_loss.hpp>
@@ -75,6 +76,15 @@ class TaskSpec {
     changed.transform_ = std::move(transform);
     return changed;
   }
+  /// @brief What makes the task's predictions true on average; TaskSet::calibrated() fits it on validation rows, predict() applies it.
+  /// @throws c10::ValueError if it is not for tasks of this kind
+  TaskSpec calibration(AnyCalibrator calibrator) const {
+    HTL_CHECK(calibrator.fits(kind_), "htl::TaskSpec: the calibrator \"", calibrator.name(), "\" is not for a ", to_string(kind_), " task as \"", name_,
+              "\" is");
+    TaskSpec changed = *this;
+    changed.calibrator_ = std::move(calibrator);
+    return changed;
+  }
   /// @brief The task's label exists only in rows where the named binary task's label is observed and 1.
   TaskSpec observed_when(std::string task) const {
     TaskSpec changed = *this;
@@ -124,6 +134,8 @@ class TaskSpec {
   const std::vector<WeightedLoss>& losses() const { return losses_; }
   /// @brief The label transform.
   const AnyLabelTransform& transform() const { return transform_; }
+  /// @brief What its predictions pass at last.
+  const AnyCalibrator& calibration() const { return calibrator_; }
   /// @brief The task on whose event this one's label depends; empty = none.
   const std::string& observed_when() const { return observed_when_; }
   /// @brief The factor of the task's loss in the total.
@@ -132,8 +144,17 @@ class TaskSpec {
   const std::string& mask_column() const { return mask_column_; }
   /// @brief The weights' data column; empty = none.
   const std::string& weight_column() const { return weight_column_; }
-  /// @brief Context columns.
-  const std::vector<std::string>& context() const { return context_; }
+  /// @brief Context columns: those named by context(…), and those that its losses and transform read.
+  std::vector<std::string> context() const {
+    std::vector<std::string> names = context_;
+    const auto add = [&](const std::vector<std::string>& more) {
+      for (const std::string& name : more)
+        if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    };
+    add(transform_.context());
+    for (const WeightedLoss& weighted : losses_) add(weighted.loss.context());
+    return names;
+  }
   /// @brief The width W of the tower's output: that of the losses, else K for a multiclass task and 1 for the others.
   int64_t output_width() const {
     if (!losses_.empty()) return losses_.front().loss.output_width();
@@ -150,11 +171,11 @@ class TaskSpec {
   /// @throws c10::ValueError where a transform or loss can't be fitted to them
   TaskSpec fitted(const Label& label, const Named<at::Tensor>& context) const {
     TaskSpec changed = *this;
-    if (kind_ == TaskKind::regression) changed.transform_ = transform_.fitted(label);
+    if (kind_ == TaskKind::regression) changed.transform_ = transform_.fitted(label, context);
     const at::Tensor rows = label.observed_rows();
     const Label observed = rows.defined() ? label.index_select(rows) : label;
     Named<at::Tensor> columns;
-    for (const std::string& name : context_)
+    for (const std::string& name : this->context())
       if (const at::Tensor* column = context.find(name)) columns.set(name, rows.defined() ? column->index_select(0, rows) : *column);
     for (WeightedLoss& weighted : changed.losses_) weighted.loss = weighted.loss.fitted(observed, columns);
     return changed;
@@ -179,6 +200,7 @@ class TaskSpec {
   bool core_ = false;
   std::vector<WeightedLoss> losses_;
   AnyLabelTransform transform_;
+  AnyCalibrator calibrator_;
   std::string observed_when_, mask_column_, weight_column_;
   double weight_ = 1.0;
   std::vector<std::string> context_;

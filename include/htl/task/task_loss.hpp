@@ -4,13 +4,16 @@
 #pragma once
 
 #include <htl/task/label.hpp>
+#include <htl/task/option.hpp>
 #include <htl/task/task_kind.hpp>
+#include <htl/task/task_outputs.hpp>
 
 #include <concepts>
 #include <limits>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace htl::inline v0_1_0 {
 
@@ -27,6 +30,20 @@ struct LossInput {
   at::Tensor weight;
   /// The batch's named columns [B].
   const Named<at::Tensor>& context;
+  /// [B, W_t] the outputs of all tasks; nullptr where a loss is used alone.
+  const TaskOutputs* outputs = nullptr;
+  /// The labels of all tasks, as the batch gave them; nullptr where a loss is used alone.
+  const Labels* labels = nullptr;
+};
+
+/// @brief What a prediction may be read from.
+struct PredictInput {
+  /// [B, W] the tower's output.
+  at::Tensor output;
+  /// The batch's named columns [B].
+  const Named<at::Tensor>& context;
+  /// The outputs of all tasks; nullptr where a loss is used alone.
+  const TaskOutputs* outputs = nullptr;
 };
 
 /// @brief A loss: one value per row, unreduced, and the prediction that its output means.
@@ -40,21 +57,29 @@ struct LossInput {
 /// - `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit (ZILN, WLR, CREAD);
 ///   no label transform may stand on its task;
 /// - `fits(kind)`: whether a task of that TaskKind can have it; without it, any;
+/// - `context()`: names of the context columns that it reads (duration, propensity, group);
+/// - `reads()`: names of other tasks whose outputs or labels it reads, by `input.outputs` and `input.labels` (ESMM's product);
+/// - `predict(input)` of a PredictInput instead of `predict(output, context)`, where the prediction needs other tasks' outputs;
 /// - `fitted(label, context)`: a copy with statistics of the training labels (D2Q's quantiles by duration); TaskSet::fitted() calls it with the
-///   observed rows only, context columns included. They belong into `parameters()`, and before it the loss should say so by throwing;
+///   observed rows only, context columns included. They belong into `parameters()`; `is_fitted()` says whether they are there;
 /// - `label_range()`: a pair of doubles, the closed interval of labels (targets, if not in the label's unit) for which the loss is defined;
 ///   HybridLoss checks it on the CPU. Without it: any finite number;
 /// - `reduced(input, share)`: the scalar Σ share·per_row in one pass, or in a pairwise loss its own mean over pairs. `share` [B] is weight / Σ weight;
 ///   rows of share 0 (no label, no weight) must not enter; all 0 must give 0 with a graph;
-/// - `parameters()`: its numbers as Named<double>, so that a file can hold them and loss_by_name() can make the loss again.
+/// - `parameters()`: its Options, so that a file can hold them and loss_by_name() can make the loss again.
 /// Adding a loss is adding one file with such a struct.
 template <class L>
-concept TaskLoss = std::copy_constructible<L> && requires(const L& loss, const LossInput& input, const at::Tensor& output, const Named<at::Tensor>& context) {
+concept TaskLoss = std::copy_constructible<L> && requires(const L& loss, const LossInput& input) {
   { loss.name() } -> std::convertible_to<std::string>;
   { loss.output_width() } -> std::convertible_to<int64_t>;
   { loss.per_row(input) } -> std::same_as<at::Tensor>;
-  { loss.predict(output, context) } -> std::same_as<at::Tensor>;
-};
+} &&(
+    requires(const L& loss, const at::Tensor& output, const Named<at::Tensor>& context) {
+      { loss.predict(output, context) } -> std::same_as<at::Tensor>;
+    } ||
+    requires(const L& loss, const PredictInput& input) {
+      { loss.predict(input) } -> std::same_as<at::Tensor>;
+    });
 
 /// @brief Σ share·l over the rows with share > 0, as a scalar; what the others hold, NaN included, enters neither value nor cotangent.
 inline at::Tensor weighted_sum(const at::Tensor& per_row, const at::Tensor& share) { return per_row.masked_fill(share.eq(0), 0).mul(share).sum(); }
@@ -79,11 +104,19 @@ class AnyLoss {
   /// @brief The closed interval of labels for which the loss is defined.
   std::pair<double, double> label_range() const { return held_->label_range(); }
   /// @brief The prediction that an output [B, W] means.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return held_->predict(output, context); }
+  at::Tensor predict(const PredictInput& input) const { return held_->predict(input); }
+  /// @brief The same for a loss that reads no other task.
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return held_->predict({output, context}); }
   /// @brief Whether the loss works in the label's own unit.
   bool in_label_unit() const { return held_->in_label_unit(); }
-  /// @brief The loss's numbers by name; empty where it has none.
-  Named<double> parameters() const { return held_->parameters(); }
+  /// @brief The loss's options and statistics by name; empty where it has none.
+  Options parameters() const { return held_->parameters(); }
+  /// @brief Names of the context columns that it reads.
+  std::vector<std::string> context() const { return held_->context(); }
+  /// @brief Names of the other tasks that it reads.
+  std::vector<std::string> reads() const { return held_->reads(); }
+  /// @brief Whether it needs no statistics, or has them.
+  bool is_fitted() const { return held_->is_fitted(); }
   /// @brief Whether a task of that kind can have it.
   bool fits(TaskKind kind) const { return held_->fits(kind); }
   /// @brief The loss itself if it is an L, else nullptr.
@@ -108,9 +141,12 @@ class AnyLoss {
     virtual at::Tensor per_row(const LossInput& input) const = 0;
     virtual at::Tensor reduced(const LossInput& input, const at::Tensor& share) const = 0;
     virtual std::pair<double, double> label_range() const = 0;
-    virtual at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const = 0;
+    virtual at::Tensor predict(const PredictInput& input) const = 0;
     virtual bool in_label_unit() const = 0;
-    virtual Named<double> parameters() const = 0;
+    virtual Options parameters() const = 0;
+    virtual std::vector<std::string> context() const = 0;
+    virtual std::vector<std::string> reads() const = 0;
+    virtual bool is_fitted() const = 0;
     virtual bool fits(TaskKind kind) const = 0;
     virtual std::shared_ptr<const Base> fitted(const Label& label, const Named<at::Tensor>& context) const = 0;
   };
@@ -143,14 +179,32 @@ class AnyLoss {
       if constexpr (own) return loss.label_range();
       return {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity()};
     }
-    at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const override { return loss.predict(output, context); }
+    at::Tensor predict(const PredictInput& input) const override {
+      if constexpr (requires { loss.predict(input); }) {
+        return loss.predict(input);
+      } else {
+        return loss.predict(input.output, input.context);
+      }
+    }
     bool in_label_unit() const override {
       if constexpr (requires { L::in_label_unit; }) return L::in_label_unit;
       return false;
     }
-    Named<double> parameters() const override {
+    Options parameters() const override {
       if constexpr (requires { loss.parameters(); }) return loss.parameters();
       return {};
+    }
+    std::vector<std::string> context() const override {
+      if constexpr (requires { loss.context(); }) return loss.context();
+      return {};
+    }
+    std::vector<std::string> reads() const override {
+      if constexpr (requires { loss.reads(); }) return loss.reads();
+      return {};
+    }
+    bool is_fitted() const override {
+      if constexpr (requires { loss.is_fitted(); }) return loss.is_fitted();
+      return true;
     }
     bool fits(TaskKind kind) const override {
       constexpr bool own = requires(const L& l) {

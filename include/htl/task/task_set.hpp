@@ -21,7 +21,7 @@ class TaskSet {
  public:
   /// @brief Checks and links the tasks.
   /// @throws c10::ValueError: no task, a name twice, an unknown parent (with the nearest name), a task that follows itself, a cycle (spelled out),
-  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one
+  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one, a loss that reads an unknown task
   TaskSet(std::initializer_list<TaskSpec> tasks) : TaskSet(std::vector<TaskSpec>(tasks)) {}
   /// @brief The same from a list.
   explicit TaskSet(std::vector<TaskSpec> tasks) : tasks_(std::move(tasks)) {
@@ -104,6 +104,38 @@ class TaskSet {
     return result;
   }
 
+  /// @brief A new set whose calibrators are fitted to what a trained model gives for validation rows.
+  ///
+  ///     tasks = tasks.calibrated(net(validation), validation.labels);
+  ///
+  /// @param outputs [B, W_t] of the tasks that have a calibrator
+  /// @param labels of the same rows, with the context columns that losses and transforms read
+  /// @throws c10::ValueError if a calibrator can't be fitted to them, as without any observed label; c10::IndexError if a label is missing
+  TaskSet calibrated(const TaskOutputs& outputs, const Labels& labels) const {
+    TaskSet result = *this;
+    for (int64_t t = 0; t < size(); ++t) {
+      const TaskSpec& task = (*this)[t];
+      if (!task.calibration()) continue;
+      Label label = labels[task.name()];
+      label.mask = observed(t, labels);
+      const at::Tensor raw = with(task.calibration({})).predict(t, outputs[task.name()], labels.context, &outputs);
+      try {
+        result.tasks_[static_cast<size_t>(t)] = task.calibration(task.calibration().fitted(raw, label));
+      } catch (const c10::Error& error) {
+        HTL_CHECK(false, "htl::TaskSet: can't calibrate task \"", task.name(), "\": ", error.what_without_backtrace());
+      }
+    }
+    return result;
+  }
+
+  /// @brief A new set in which the task of that name is replaced: by a fitted transform with residuals, say.
+  /// @throws c10::IndexError if there is none of that name; c10::ValueError as the constructor
+  TaskSet with(TaskSpec task) const {
+    std::vector<TaskSpec> changed = tasks_;
+    changed[static_cast<size_t>(index(task.name()))] = std::move(task);
+    return TaskSet(std::move(changed));
+  }
+
   /// @brief [B] bool: the rows that carry a task's label (mask and observed_when together); undefined = all. No synchronisation.
   at::Tensor observed(int64_t task, const Labels& labels) const {
     const TaskSpec& spec = (*this)[task];
@@ -116,21 +148,22 @@ class TaskSet {
     return mask.defined() ? mask.logical_and(event) : event;
   }
 
-  /// @brief Outputs [B, W_t] → predictions in the label's unit: probabilities, or the inverse transform of what the losses predict.
+  /// @brief Outputs [B, W_t] → predictions in the label's unit: probabilities, or the inverse transform of what the losses predict; calibrated where a
+  /// calibrator was fitted.
   ///
   /// Gradient flows through; wrap in no-grad for serving. Context columns are needed only by losses that read them.
   Predictions predict(const TaskOutputs& outputs, const Named<at::Tensor>& context = {}) const {
     Predictions predictions;
-    for (int64_t t = 0; t < size(); ++t) predictions.set((*this)[t].name(), predict(t, outputs[(*this)[t].name()], context));
+    for (int64_t t = 0; t < size(); ++t) predictions.set((*this)[t].name(), predict(t, outputs[(*this)[t].name()], context, &outputs));
     return predictions;
   }
-  /// @brief One task's output [B, W] → its prediction, as above.
-  at::Tensor predict(int64_t position, const at::Tensor& output, const Named<at::Tensor>& context = {}) const {
+  /// @brief One task's output [B, W] → its prediction, as above; with the others' outputs, for losses that read them.
+  at::Tensor predict(int64_t position, const at::Tensor& output, const Named<at::Tensor>& context = {}, const TaskOutputs* outputs = nullptr) const {
     const TaskSpec& task = (*this)[position];
     check_shape("htl::TaskSet::predict", "the output of task \"" + task.name() + "\"", output, {-1, task.output_width()});
     at::Tensor value;
     if (!task.losses().empty()) {
-      value = task.losses().front().loss.predict(output, context);
+      value = task.losses().front().loss.predict({output, context, outputs});
     } else if (task.kind() == TaskKind::binary) {
       value = output.squeeze(1).sigmoid();
     } else if (task.kind() == TaskKind::multiclass) {
@@ -138,7 +171,8 @@ class TaskSet {
     } else {
       value = output.squeeze(1);
     }
-    return task.kind() == TaskKind::regression && !task.in_label_unit() ? task.transform().inverse(value) : value;
+    if (task.kind() == TaskKind::regression && !task.in_label_unit()) value = task.transform().inverse(value, context);
+    return task.calibration().apply(value);
   }
 
  private:
@@ -216,6 +250,10 @@ class TaskSet {
       }
       HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"", name_of_loss_in_label_unit(task), "\" of task \"",
                 task.name(), "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
+      for (const WeightedLoss& weighted : task.losses())
+        for (const std::string& name : weighted.loss.reads())
+          HTL_CHECK(contains(name), "htl::TaskSet: the loss \"", weighted.loss.name(), "\" of task \"", task.name(), "\" reads the task \"", name,
+                    "\", which is not there; did you mean \"", nearest(name, names()), "\"?");
     }
   }
 

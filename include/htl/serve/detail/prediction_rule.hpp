@@ -20,6 +20,7 @@ class PredictionRule {
  public:
   /// @brief Reads a task.
   explicit PredictionRule(const TaskSpec& task) {
+    if (task.calibration().is_fitted()) return;
     const AnyLoss* const loss = task.losses().empty() ? nullptr : &task.losses().front().loss;
     const auto has = [&]<class L>(TaskKind kind, const L*) { return task.kind() == kind && (!loss || loss->get_if<L>()); };
     if (has(TaskKind::binary, static_cast<const BinaryCrossEntropy*>(nullptr))) output_ = Output::sigmoid;
@@ -36,6 +37,8 @@ class PredictionRule {
       output_ = Output::other;
     }
   }
+  /// @brief Leaves the prediction to TaskSet::predict(): another task's needs this one's outputs.
+  void leave() { output_ = Output::other; }
   /// @brief Whether write() can; else TaskSet::predict() must.
   bool is_known() const { return output_ != Output::other; }
 

@@ -98,8 +98,8 @@ struct QuantileByDuration {
     }
     return fit;
   }
-  Named<double> parameters() const {
-    Named<double> numbers = Named<double>().set("split", split);
+  htl::Options parameters() const {
+    htl::Options numbers = {{"split", split}};
     for (int part = 0; part < 2; ++part)
       for (size_t i = 0; i < tables[part].size(); ++i) numbers.set("q" + std::to_string(part) + "_" + std::to_string(i), tables[part][i]);
     return numbers;
@@ -185,10 +185,10 @@ TEST(HybridLoss, takes_a_loss_with_statistics_of_the_training_labels_by_context)
                                        doubles({1, 1, 1, 1, 1, 2, 1, 1, .5, 1, 1, 1, 0})});
   training.context.set("duration", doubles({10, 10, 60, 10, 10, 60, 10, 60, 60, 60, 10, 10, 10}));
   const TaskSet tasks = unfitted.fitted(training);
-  const Named<double> numbers = tasks["watch"].losses()[0].loss.parameters();
+  const htl::Options numbers = tasks["watch"].losses()[0].loss.parameters();
   EXPECT_EQ(numbers.size(), 11U);  // 999 was not played, and the last two rows carry no label
-  EXPECT_EQ(numbers["q0_4"], 10.0);
-  EXPECT_EQ(numbers["q1_1"], 10.0);
+  EXPECT_EQ(numbers["q0_4"].number(), 10.0);
+  EXPECT_EQ(numbers["q1_1"].number(), 10.0);
   EXPECT_TRUE(unfitted["watch"].losses()[0].loss.parameters().size() == 1) << "fitting makes a copy";
 
   Labels labels = Labels().set("play", {doubles({1, 1})}).set("watch", {doubles({7, 7})});
@@ -369,7 +369,7 @@ TEST(HybridLoss, by_loops_equals_its_form_by_tensors_for_other_devices) {
       Label label = scene.labels[tasks[t].name()];
       label.mask = tasks.observed(t, scene.labels);
       if (!tasks[t].is_discrete() && random.chance(.5)) label.value = label.value.to(at::kFloat);
-      const htl::PreparedLabel a = htl::detail::prepare_by_loops(tasks[t], label, type), b = htl::detail::prepare_by_tensors(tasks[t], label, type);
+      const htl::PreparedLabel a = htl::detail::prepare_by_loops(tasks[t], label, {}, type), b = htl::detail::prepare_by_tensors(tasks[t], label, {}, type);
       const double tolerance = type == at::kFloat ? 1e-5 : 1e-12;  // readers give labels in fp32: fp64 losses must still see the same targets
       EXPECT_TRUE(close(a.target, b.target, tolerance));
       EXPECT_TRUE(close(a.label, b.label, tolerance));
@@ -467,7 +467,7 @@ TEST(HybridLoss, keeps_its_mean_for_weights_of_any_size) {
       const double tolerance = type == at::kDouble ? 1e-12 : type == at::kFloat ? 1e-6 : 2e-2;
       EXPECT_TRUE(close(value, torch::tensor(25.0 / 8, at::kDouble), tolerance)) << scale;
       EXPECT_TRUE(close(output.grad().squeeze(1), 2 * x.squeeze(1) * w / 8, tolerance)) << scale;
-      const htl::PreparedLabel prepared = htl::detail::prepare_by_tensors(tasks[0], label, at::kDouble);
+      const htl::PreparedLabel prepared = htl::detail::prepare_by_tensors(tasks[0], label, {}, at::kDouble);
       EXPECT_TRUE(close(prepared.share, w / 8)) << scale;
     }
   }

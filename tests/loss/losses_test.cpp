@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each built-in loss alone: golden numbers, derivatives, extremes, and its one-pass form against its operator form.
-#include <htl/loss/loss_by_name.hpp>
+#include <htl/loss/built_in_losses.hpp>
 
 #include <torch/torch.h>
 
@@ -217,25 +217,31 @@ TEST(Losses, refuse_wrong_shapes_with_a_sentence) {
 
 TEST(Losses, come_by_name_with_their_parameters) {
   for (const std::string name : {"binary_cross_entropy", "squared", "huber"}) EXPECT_EQ(htl::loss_by_name(name).name(), name);
-  const AnyLoss huber = htl::loss_by_name("huber", Named<double>().set("delta", 0.5));
+  const AnyLoss huber = htl::loss_by_name("huber", {{"delta", 0.5}});
   EXPECT_NEAR(huber.per_row(input_of(doubles({2}).view({1, 1}), doubles({0}))).item<double>(), .5 * (2 - .25), 1e-12);
   EXPECT_NEAR(htl::loss_by_name("huber").per_row(input_of(doubles({2}).view({1, 1}), doubles({0}))).item<double>(), 1.5, 1e-12);
-  EXPECT_EQ(htl::loss_by_name("softmax_cross_entropy", Named<double>().set("classes", 4)).output_width(), 4);
+  EXPECT_EQ(htl::loss_by_name("softmax_cross_entropy", {{"classes", 4}}).output_width(), 4);
 }
 
 TEST(Losses, by_a_wrong_name_get_the_nearest_right_one) {
-  EXPECT_EQ(sentence_of([] { htl::loss_by_name("sqared"); }),
-            "htl::loss_by_name: unknown loss \"sqared\"; did you mean \"squared\"? Known: \"binary_cross_entropy\", \"softmax_cross_entropy\", \"squared\", "
-            "\"huber\"");
-  EXPECT_EQ(sentence_of([] { htl::loss_by_name("huber", Named<double>().set("dleta", 1)); }),
-            "htl::loss_by_name: loss \"huber\" has no parameter \"dleta\"; did you mean \"delta\"?");
-  EXPECT_EQ(sentence_of([] { htl::loss_by_name("squared", Named<double>().set("delta", 1)); }),
-            "htl::loss_by_name: loss \"squared\" takes no parameters, got \"delta\"");
+  const std::string unknown = sentence_of([] { htl::loss_by_name("sqared"); });
+  EXPECT_EQ(unknown.find("htl::LossRegistry: unknown loss \"sqared\"; did you mean \"squared\"? Known: \"binary_cross_entropy\", "), 0U) << unknown;
+  for (const std::string& known : htl::built_in_losses().names()) EXPECT_NE(unknown.find("\"" + known + "\""), std::string::npos) << known;
+  EXPECT_EQ(sentence_of([] {
+              htl::loss_by_name("huber", {{"dleta", 1}});
+            }),
+            "htl::LossRegistry: loss \"huber\" has no option \"dleta\"; did you mean \"delta\"? Options: \"delta\"");
+  EXPECT_EQ(sentence_of([] { htl::loss_by_name("squared", {{"delta", 1}}); }), "htl::LossRegistry: loss \"squared\" takes no options, got \"delta\"");
   EXPECT_EQ(sentence_of([] { htl::loss_by_name("softmax_cross_entropy"); }),
-            "htl::loss_by_name: loss \"softmax_cross_entropy\" expects the parameter \"classes\", got none");
-  EXPECT_EQ(sentence_of([] { htl::loss_by_name("softmax_cross_entropy", Named<double>().set("classes", 2.5)); }),
-            "htl::loss_by_name: loss \"softmax_cross_entropy\" expects a whole number of classes ≥ 2, got 2.5");
-  EXPECT_EQ(sentence_of([] { htl::loss_by_name("huber", Named<double>().set("delta", -1)); }), "htl::Huber: expected a finite delta > 0, got -1");
+            "htl::LossRegistry: loss \"softmax_cross_entropy\" expects a whole number as the option \"classes\", got none");
+  EXPECT_EQ(sentence_of([] {
+              htl::loss_by_name("softmax_cross_entropy", {{"classes", 2.5}});
+            }),
+            "htl::LossRegistry: loss \"softmax_cross_entropy\", option \"classes\": expected a whole number ≥ 2, got 2.5");
+  EXPECT_EQ(sentence_of([] {
+              htl::loss_by_name("huber", {{"delta", -1}});
+            }),
+            "htl::LossRegistry: loss \"huber\", option \"delta\": expected a number > 0, got -1");
 }
 
 TEST(Gradcheck, sees_a_wrong_derivative_a_forgotten_one_and_noise) {

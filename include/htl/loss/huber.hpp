@@ -7,6 +7,7 @@
 
 #include <ATen/ops/huber_loss.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace htl::inline v0_1_0 {
@@ -30,7 +31,7 @@ struct Huber {
   /// @brief 1
   int64_t output_width() const { return 1; }
   /// @brief delta
-  Named<double> parameters() const { return Named<double>().set("delta", delta); }
+  Options parameters() const { return {{"delta", delta}}; }
   /// @brief Regression tasks.
   bool fits(TaskKind kind) const { return kind == TaskKind::regression; }
 
@@ -49,13 +50,10 @@ struct Huber {
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const {
-    const double error = *output - target, size = std::abs(error);
-    if (size <= delta) {
-      *slope = error;
-      return 0.5 * error * error;
-    }
-    *slope = std::isnan(error) ? error : std::copysign(delta, error);
-    return delta * (size - 0.5 * delta);
+    // Without branches, which random labels would mispredict; NaN stays NaN by the order of the arguments
+    const double error = *output - target, clipped = std::min(std::max(error, -delta), delta);
+    *slope = clipped;
+    return clipped * (error - 0.5 * clipped);
   }
 };
 

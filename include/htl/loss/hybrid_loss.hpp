@@ -50,11 +50,14 @@ class HybridLoss {
   /// @brief For the tasks of a set.
   /// @param tasks with fitted label transforms
   /// @param options checks on devices
-  /// @throws c10::Error if a transform is not fitted
+  /// @throws c10::Error if a transform or loss is not fitted
   explicit HybridLoss(TaskSet tasks, HybridLossOptions options = {}) : tasks_(std::move(tasks)), options_(options) {
     for (const TaskSpec& task : tasks_) {
       HTL_CHECK_STATE(task.transform().is_fitted(), "htl::HybridLoss: the label transform \"", task.transform().name(), "\" of task \"", task.name(),
                       "\" is not fitted; call tasks.fitted(training_labels) and give its result");
+      for (const WeightedLoss& weighted : task.losses())
+        HTL_CHECK_STATE(weighted.loss.is_fitted(), "htl::HybridLoss: the loss \"", weighted.loss.name(), "\" of task \"", task.name(),
+                        "\" is not fitted; call tasks.fitted(training_labels) and give its result");
       losses_.push_back(task.losses().empty() ? std::vector<WeightedLoss>{{default_loss(task), 1.0}} : task.losses());
     }
   }
@@ -71,7 +74,7 @@ class HybridLoss {
       const TaskSpec& task = tasks_[t];
       const at::Tensor output = checked_output(task, outputs);
       const PreparedLabel prepared = prepare(t, output, labels);
-      const LossInput input{output, prepared.target, prepared.label, prepared.weight, labels.context};
+      const LossInput input{output, prepared.target, prepared.label, prepared.weight, labels.context, &outputs, &labels};
       at::Tensor total;
       double factors = 0.0;
       for (const auto& [loss, weight] : losses_[static_cast<size_t>(t)]) {
@@ -121,9 +124,12 @@ class HybridLoss {
     }
     Label label = labels[task.name()];
     label.mask = tasks_.observed(t, labels);
-    if (output.is_cpu()) return detail::prepare_by_loops(task, label, output.scalar_type());
-    if (options_.check_labels_on_device) detail::prepare_by_loops(task, label.to(at::kCPU), output.scalar_type());
-    return detail::prepare_by_tensors(task, label, output.scalar_type());
+    if (output.is_cpu()) return detail::prepare_by_loops(task, label, labels.context, output.scalar_type());
+    if (options_.check_labels_on_device) {
+      Labels copied = labels.to(at::kCPU);
+      detail::prepare_by_loops(task, label.to(at::kCPU), copied.context, output.scalar_type());
+    }
+    return detail::prepare_by_tensors(task, label, labels.context, output.scalar_type());
   }
 
   static void check_label(const TaskSpec& task, const at::Tensor& output, const Labels& labels) {

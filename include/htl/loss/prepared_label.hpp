@@ -91,7 +91,7 @@ inline void check_targets(const TaskSpec& task, const at::Tensor& target, const 
 }
 
 /// On the CPU: short fp64 loops. Checks every label and weight that counts.
-inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, at::ScalarType type) {
+inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, const Named<at::Tensor>& context, at::ScalarType type) {
   const int64_t rows = label.value.size(0);
   const bool plain = !label.mask.defined() && !label.weight.defined();
   const at::Tensor values = label.value.detach().to(at::kDouble).contiguous();
@@ -150,7 +150,7 @@ inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, 
     prepared.weight = scaled.to(type);
   }
   const bool transformed = task.transform().name() != "none";
-  at::Tensor target = transformed ? task.transform().apply(cleaned) : cleaned;
+  at::Tensor target = transformed ? task.transform().apply(cleaned, context) : cleaned;
   if (transformed && !plain) target = target.masked_fill(scaled.eq(0), 0);
   if (!task.is_discrete()) check_targets(task, target, clean, type);
   prepared.target = target.to(task.kind() == TaskKind::multiclass ? at::kLong : type);
@@ -159,7 +159,7 @@ inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, 
 }
 
 /// On any device, by tensor operators: the same numbers without checks and without synchronisation. A weight that is not > 0 counts as 0.
-inline PreparedLabel prepare_by_tensors(const TaskSpec& task, const Label& label, at::ScalarType type) {
+inline PreparedLabel prepare_by_tensors(const TaskSpec& task, const Label& label, const Named<at::Tensor>& context, at::ScalarType type) {
   const int64_t rows = label.value.size(0);
   const auto options = label.value.options();
   at::Tensor value = label.value.detach().to(at::kDouble), counts = label.mask;  // transformed in fp64, as on the CPU
@@ -177,7 +177,7 @@ inline PreparedLabel prepare_by_tensors(const TaskSpec& task, const Label& label
     prepared.active = counts.any();
   }
   const bool transformed = task.transform().name() != "none";
-  at::Tensor target = transformed ? task.transform().apply(value) : value;
+  at::Tensor target = transformed ? task.transform().apply(value, context) : value;
   if (transformed && counts.defined()) target = target.masked_fill(counts.logical_not(), 0);
   prepared.target = target.to(task.kind() == TaskKind::multiclass ? at::kLong : type);
   prepared.label = transformed ? value.to(type) : prepared.target;

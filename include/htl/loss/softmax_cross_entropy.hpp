@@ -16,22 +16,28 @@ namespace htl::inline v0_1_0 {
 ///
 /// dl/dz_k = softmax(z)_k − [k = y]. Any device, no synchronisation.
 ///
+/// With smoothing ε the class counts as (1 − ε)·[k = y] + ε/K: l = log Σ_k e^{z_k} − (1 − ε)·z_y − ε/K Σ_k z_k (Szegedy and others, Rethinking the Inception
+/// Architecture, 2016, §7): logits stay finite, but probabilities are pulled towards 1/K and are no longer calibrated.
+///
 ///     at::Tensor per_row = htl::SoftmaxCrossEntropy(3)(logits, classes);   // [B] from [B, 3] and int64 [B]
 struct SoftmaxCrossEntropy {
   /// @brief Over K classes.
-  /// @throws c10::ValueError for fewer than 2
-  explicit SoftmaxCrossEntropy(int64_t number_of_classes) : classes(number_of_classes) {
+  /// @throws c10::ValueError for fewer than 2, and unless the smoothing is in [0, 1)
+  explicit SoftmaxCrossEntropy(int64_t number_of_classes, double label_smoothing = 0.0) : classes(number_of_classes), smoothing(label_smoothing) {
     HTL_CHECK(classes >= 2, "htl::SoftmaxCrossEntropy: expected at least 2 classes, got ", classes);
+    HTL_CHECK(smoothing >= 0.0 && smoothing < 1.0, "htl::SoftmaxCrossEntropy: expected a smoothing in [0, 1), got ", smoothing);
   }
   /// K
   int64_t classes;
+  /// ε
+  double smoothing;
 
   /// @brief "softmax_cross_entropy"
   std::string name() const { return "softmax_cross_entropy"; }
   /// @brief K
   int64_t output_width() const { return classes; }
-  /// @brief classes
-  Named<double> parameters() const { return Named<double>().set("classes", static_cast<double>(classes)); }
+  /// @brief classes; smoothing, where there is any
+  Options parameters() const { return smoothing == 0.0 ? Options{{"classes", classes}} : Options{{"classes", classes}, {"smoothing", smoothing}}; }
   /// @brief Multiclass tasks.
   bool fits(TaskKind kind) const { return kind == TaskKind::multiclass; }
 
@@ -43,7 +49,7 @@ struct SoftmaxCrossEntropy {
     check_shape("htl::SoftmaxCrossEntropy", "classes", target, {logits.size(0)});
     HTL_CHECK_TYPE(target.scalar_type() == at::kLong, "htl::SoftmaxCrossEntropy: expected int64 classes, got ", target.scalar_type());
     const at::Tensor inside = target.clamp(0, classes - 1);
-    const at::Tensor rows = at::cross_entropy_loss(logits, inside, {}, at::Reduction::None);
+    const at::Tensor rows = at::cross_entropy_loss(logits, inside, {}, at::Reduction::None, /*ignore_index=*/-100, smoothing);
     const at::Tensor outside = inside.ne(target);
     HTL_CHECK_INDEX(!target.is_cpu() || !outside.any().item<bool>(), "htl::SoftmaxCrossEntropy: expected classes in [0, ", classes, "), got ",
                     target.masked_select(outside).min().item<int64_t>());
@@ -72,7 +78,16 @@ struct SoftmaxCrossEntropy {
     }
     for (int64_t k = 0; k < classes; ++k) slope[k] /= 1.0 + rest;
     slope[wanted] = -others / (1.0 + rest);
-    return (output[top] - output[wanted]) + std::log1p(rest);
+    const double log_rest = std::log1p(rest), value = (output[top] - output[wanted]) + log_rest;
+    if (smoothing == 0.0) return value;
+    const double part = 1.0 / static_cast<double>(classes);
+    double below = 0.0;  // Σ of what the logits lie below the top
+    for (int64_t k = 0; k < classes; ++k) {
+      below += output[top] - output[k];
+      slope[k] -= smoothing * part;
+    }
+    slope[wanted] += smoothing;
+    return (1.0 - smoothing) * value + smoothing * (part * below + log_rest);
   }
 };
 

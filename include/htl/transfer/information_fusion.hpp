@@ -50,6 +50,8 @@ struct InformationFusionOptions {
   TORCH_ARG(int64_t, outputs);
   /// How sources are fused; default attention.
   TORCH_ARG(FusionKind, kind) = FusionKind::attention;
+  /// Whether the maps have biases; default true. AITM's have none.
+  TORCH_ARG(bool, bias) = true;
 };
 
 /// @brief What can stand in for an InformationFusion: a module holder made from InformationFusionOptions.
@@ -64,9 +66,9 @@ concept TaskFusion = MadeFrom<U, const InformationFusionOptions&> && requires(U&
 /// @brief Information Fusion Unit: out = Σ_j w_j h1(u_j) over the preceding tasks' vectors u_j.
 ///
 /// attention: w = softmax_j(<h2 u_j, h3 u_j> / √O) · mean: w_j = 1/J · gate: w = softmax(G [u_1 … u_J] + c) · concat: out = h1 [u_1 … u_J], no weights.
-/// h1, h2, h3 are linear with bias. Σ w_j = 1, so h1 runs once, on Σ w_j u_j (exact); and <h2 u, h3 u> = uᵀ(W2ᵀ W3)u + (W2ᵀ b3 + W3ᵀ b2)·u + const, so one
-/// [D, D] product per source replaces two maps (exact up to rounding; the constant cancels). **One source: out = h1(u), and only h1 exists.**
-/// Sources of different widths have their own columns of each map: h(u_j) = W[:, columns of j] u_j + b; the formulas stay.
+/// h1, h2, h3 are linear, with bias by default. Σ w_j = 1, so h1 runs once, on Σ w_j u_j (exact); and <h2 u, h3 u> = uᵀ(W2ᵀ W3)u + (W2ᵀ b3 + W3ᵀ b2)·u + const,
+/// so one [D, D] product per source replaces two maps (exact up to rounding; the constant cancels). **One source: out = h1(u), and only h1 exists.** Sources of
+/// different widths have their own columns of each map: h(u_j) = W[:, columns of j] u_j + b; the formulas stay.
 ///
 /// **Shapes.** J tensors [B, D_j] → [B, O]. **Gradient.** To all sources and maps; by hand on the CPU in fp32 and fp64 (no second derivative there).
 /// **Device.** Any; no synchronisation. **Parameters.** `value` = h1, `query` = h2, `key` = h3, `gate` = G; each a Dense with `weight`, `bias`.
@@ -87,11 +89,11 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
     const bool has_several = options.sources().size() > 1;
     const bool has_scores = has_several && options.kind() == FusionKind::attention;
     const std::vector<int64_t> mapped = is_concatenated() ? options.sources() : std::vector<int64_t>{options.sources().front()};
-    value_ = register_module("value", Dense(DenseOptions(mapped, options.outputs())));
-    query_ = has_scores ? register_module("query", Dense(DenseOptions(mapped, options.outputs()))) : Dense(nullptr);
-    key_ = has_scores ? register_module("key", Dense(DenseOptions(mapped, options.outputs()))) : Dense(nullptr);
+    value_ = register_module("value", Dense(DenseOptions(mapped, options.outputs()).bias(options.bias())));
+    query_ = has_scores ? register_module("query", Dense(DenseOptions(mapped, options.outputs()).bias(options.bias()))) : Dense(nullptr);
+    key_ = has_scores ? register_module("key", Dense(DenseOptions(mapped, options.outputs()).bias(options.bias()))) : Dense(nullptr);
     gate_ = has_several && options.kind() == FusionKind::gate
-                ? register_module("gate", Dense(DenseOptions(options.sources(), static_cast<int64_t>(options.sources().size()))))
+                ? register_module("gate", Dense(DenseOptions(options.sources(), static_cast<int64_t>(options.sources().size())).bias(options.bias())))
                 : Dense(nullptr);
   }
 
@@ -102,7 +104,7 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
   /// @brief The same before h1: Σ_j w_j u_j [B, D] with h1 as its map, where that is one vector; else the finished result without a map.
   MappedPart forward_mapped(const std::vector<at::Tensor>& sources) {
     if (!maps_once(sources)) return {forward(sources), {}, {}};
-    return {mix(sources), value_->weight, value_->bias};
+    return {mix(sources), value_->weight, bias_of(value_)};
   }
 
   /// @brief The weights w [B, J] for given sources; rows sum to 1. Differentiable.
@@ -123,13 +125,14 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
   /// @brief One line; the maps follow below it.
   void pretty_print(std::ostream& stream) const override {
     stream << "htl::InformationFusion(sources=" << at::IntArrayRef(options.sources()) << ", outputs=" << options.outputs()
-           << ", kind=" << to_string(options.kind()) << ")";
+           << ", kind=" << to_string(options.kind()) << (options.bias() ? ")" : ", without bias)");
   }
 
   /// The options that it was made with.
   InformationFusionOptions options;
 
  private:
+  static at::Tensor bias_of(const Dense& map) { return map->bias.defined() ? map->bias : at::zeros({map->options.outputs()}, map->weight.options()); }
   bool has_equal_widths() const {
     return std::all_of(options.sources().begin(), options.sources().end(), [&](int64_t width) { return width == options.sources().front(); });
   }
@@ -154,7 +157,7 @@ class InformationFusionImpl : public torch::nn::Cloneable<InformationFusionImpl>
     keep({});
     if (sources.size() == 1) return sources[0];
     if (uses_loops(sources)) {
-      auto [mixed, attention] = detail::attention_mix(sources, query_->weight, query_->bias, key_->weight, key_->bias);
+      auto [mixed, attention] = detail::attention_mix(sources, query_->weight, bias_of(query_), key_->weight, bias_of(key_));
       keep(attention);
       return mixed;
     }

@@ -230,7 +230,8 @@ FinishedRun open_run(const Options& given) {
   const std::filesystem::path folder(given.run);
   Options options = read_run_options((folder / "config.toml").string());
   const std::string& dataset = options.data.dataset;
-  HTL_CHECK(given.data.test_dates.empty() || dataset == "kuairand", "htlnet: --test-dates is for runs on kuairand, and \"", given.run, "\" is one on ", dataset,
+  HTL_CHECK(given.data.test_dates.empty() || dataset == "kuairand" || dataset == "online_retail",
+            "htlnet: --test-dates is for runs on kuairand and online_retail, and \"", given.run, "\" is one on ", dataset,
             dataset == "csv" && given.command == "evaluate" ? "; --all-rows tests every row of --data" : "");
   HTL_CHECK(!given.all_rows || dataset == "csv", "htlnet: --all-rows is for runs on csv, and \"", given.run, "\" is one on ", dataset);
   HTL_CHECK(given.data.directory.empty() || dataset != "synthetic", "htlnet: --data is for runs on files, and \"", given.run, "\" is one on synthetic rows");

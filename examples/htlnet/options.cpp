@@ -2,6 +2,8 @@
 #include "adjuster.hpp"
 
 #include "data/files.hpp"
+#include "data/kuairand_statistics.hpp"
+#include "data/number_columns.hpp"
 #include "toml_file.hpp"
 
 #include <htl/transfer/temperature.hpp>
@@ -89,9 +91,12 @@ struct Use {
 };
 const std::vector<std::string> of_one_call = {"help", "config", "output", "overwrite", "resume"};  // not recorded
 const std::vector<Use> uses = {
-    {{"data"}, "dataset", {"kuairand", "csv"}},
+    {{"data"}, "dataset", {"kuairand", "csv", "online_retail"}},
     {{"schema"}, "dataset", {"csv"}},
-    {{"train-dates", "valid-dates", "test-dates"}, "dataset", {"kuairand"}},
+    {{"train-dates", "valid-dates", "test-dates", "numbers-as"}, "dataset", {"kuairand", "online_retail"}},
+    {{"horizon"}, "dataset", {"online_retail"}},
+    {{"history", "target-statistics", "target-strength"}, "dataset", {"kuairand"}},
+    {{"target-strength"}, "target-statistics", {"earlier_rows", "earlier_days"}},
     {{"scenario", "rows"}, "dataset", {"synthetic"}},
     {{"transfer", "fusion", "stop-gradient", "representation", "label-dim", "label-noise", "label-hardness", "label-evaluation", "temperature"},
      "model",
@@ -106,19 +111,48 @@ const std::vector<Use> uses = {
 void add_data_options(CLI::App& app, Options& options) {
   DataOptions& data = options.data;
   app.add_option("--data", data.directory, "Folder with the data files")->group("Data");
-  app.add_option("--test-dates", data.test_dates, "Days to test on (kuairand)")->check(date_range())->group("Data");
+  app.add_option("--test-dates", data.test_dates, "Days to test on (kuairand), or cut-offs (online_retail)")->check(date_range())->group("Data");
 }
 
 /// Where rows come from and how they are split.
 void add_row_options(CLI::App& app, Options& options) {
   DataOptions& data = options.data;
-  app.add_option("--dataset", data.dataset, "What the rows are")->check(one_of({"kuairand", "csv", "synthetic"}))->capture_default_str()->group("Data");
+  app.add_option("--dataset", data.dataset, "What the rows are")
+      ->check(one_of({"kuairand", "online_retail", "csv", "synthetic"}))
+      ->capture_default_str()
+      ->group("Data");
   add_data_options(app, options);
   app.add_option("--schema", data.schema, "Schema of the CSV files (csv): columns, tasks, split; explained in docs/csv_schema.md")->group("Data");
   app.add_option("--scenario", data.scenario, "What is simulated (synthetic)")->check(one_of({"video", "commerce"}))->capture_default_str()->group("Data");
   app.add_option("--rows", data.rows, "How many rows are simulated (synthetic)")->check(positive())->capture_default_str()->group("Data");
-  app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand)")->check(date_range())->group("Data");
-  app.add_option("--valid-dates", data.valid_dates, "Days that choose the best epoch (kuairand)")->check(date_range())->group("Data");
+  app.add_option("--train-dates", data.train_dates, "Days to train on (kuairand), or cut-offs, one a month from the first day to the last (online_retail)")
+      ->check(date_range())
+      ->group("Data");
+  app.add_option("--valid-dates", data.valid_dates, "Days that choose the best epoch (kuairand), or cut-offs (online_retail)")
+      ->check(date_range())
+      ->group("Data");
+  app.add_option("--horizon", data.horizon, "Days after a cut-off within which a customer may buy (online_retail); none may reach a later part's cut-off")
+      ->check(positive())
+      ->capture_default_str()
+      ->group("Data");
+  app.add_flag("--history", data.history,
+               "Fields with the videos that the user watched, liked and watched long before the logs, from user_history*.csv (kuairand)")
+      ->check(yes_or_no())
+      ->group("Data");
+  app.add_option("--target-statistics", data.target_statistics,
+                 "Features of what user, video, author, tag, music and their combinations did before the row, and of which rows (kuairand)")
+      ->check(one_of(target_rows_names))
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--target-strength", data.target_strength, "How many rows of the global mean each of these means begins with")
+      ->check(not_negative())
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--numbers-as", data.numbers_as,
+                 "How target statistics (kuairand) and a customer's numbers (online_retail) enter: as fields of quantile buckets, as numeric features, or as "
+                 "both; default: buckets for kuairand, both for online_retail")
+      ->check(one_of(numbers_as_names))
+      ->group("Data");
   app.add_option("--min-count", data.min_count,
                  "Ids that are rarer in the training rows share the field's unknown row; default: the csv schema's min_count where it has one, else 2")
       ->check(positive())
@@ -229,6 +263,11 @@ void add_train_options(CLI::App& app, Options& options) {
       ->capture_default_str()
       ->group("Training");
   app.add_option("--row-weight-decay", train.row_weight_decay, "Weight decay of touched rows")->check(not_negative())->capture_default_str()->group("Training");
+  app.add_option("--id-dropout", train.id_dropout,
+                 "Part of the ids that are replaced by the unknown one in training, in fields of more than 1000 ids, where a row has one; in [0, 1)")
+      ->check(number("a number in [0, 1)", [](double x) { return x >= 0.0 && x < 1.0; }))
+      ->capture_default_str()
+      ->group("Training");
   app.add_option("--weight-decay", train.weight_decay, "Weight decay of everything else")->check(not_negative())->capture_default_str()->group("Training");
   app.add_option("--clip-norm", train.clip_norm, "Bound of the norm of all gradients together; 0 = none")
       ->check(not_negative())
@@ -414,6 +453,9 @@ struct Parser {
       if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
         if (name == "min-count") value = default_min_count;
         if (name == "core-label") value = default_core_label;
+        if (name == "numbers-as") value = default_numbers_as(options.data.dataset);
+        for (size_t s = 0; options.data.dataset == "online_retail" && s < 3; ++s)
+          if (name == std::array{"train-dates", "valid-dates", "test-dates"}[s]) value = default_cut_offs[s];
       }
       if (!value.is_null()) result[name] = value;
     }

@@ -8,6 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,15 +18,22 @@ namespace htlnet {
 
 /// Where the rows come from, and how they are split.
 struct DataOptions {
-  std::string dataset = "synthetic";  // kuairand | csv | synthetic
+  std::string dataset = "synthetic";  // kuairand | online_retail | csv | synthetic
   std::string directory;
   std::string schema;
   std::string scenario = "video";  // video | commerce
   int64_t rows = 1'000'000;
-  std::string train_dates, valid_dates, test_dates;  // YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD
-  std::optional<int64_t> min_count;                  // nothing = what the csv schema says, else default_min_count
+  std::string train_dates, valid_dates, test_dates;  // YYYY-MM-DD or YYYY-MM-DD:YYYY-MM-DD; of online_retail cut-offs, empty = default_cut_offs
+  int64_t horizon = 90;                              // days (online_retail)
+  bool history = false;                              // kuairand
+  std::string target_statistics = "none";            // none | earlier_rows | earlier_days (kuairand)
+  double target_strength = 20.0;
+  std::optional<std::string> numbers_as;  // buckets | numbers | both; nothing = default_numbers_as()
+  std::optional<int64_t> min_count;       // nothing = what the csv schema says, else default_min_count
 };
 inline constexpr int64_t default_min_count = 2;
+inline constexpr std::array<const char*, 3> default_cut_offs = {"2011-01-01:2011-03-01", "2011-06-01", "2011-09-01"};  // training, validation, test
+inline const char* default_numbers_as(const std::string& dataset) { return dataset == "online_retail" ? "both" : "buckets"; }
 
 struct ModelOptions {
   std::string model = "htlnet";        // htlnet | shared_embedding
@@ -54,7 +62,7 @@ struct TrainOptions {
   std::string row_optimizer = "row_adagrad";  // row_adagrad | adagrad | lazy_adam
   std::string dense_optimizer = "adamw";      // adam | adamw
   double row_lr = 0.05, dense_lr = 1e-3;
-  double row_weight_decay = 0.0, weight_decay = 0.0;
+  double row_weight_decay = 0.0, weight_decay = 0.0, id_dropout = 0.0;
   int64_t warmup = 0;
   std::string decay = "constant";    // constant | linear | cosine
   double clip_norm = 0.0;            // 0 = none

@@ -85,6 +85,7 @@ Trainer::Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t
       tasks_(std::move(tasks)),
       options_(options),
       device_(net_->embedding->weight.device()),
+      id_dropout_(net_->embedding->options.sizes(), options.train.id_dropout),
       loss_(tasks_),
       dense_parameters_(htl::dense_parameters(*net_)),
       tables_(net_->embedding),
@@ -248,7 +249,7 @@ bool Trainer::train_epoch(htl::BatchLoader& train, Progress& progress, const Hoo
     ++in_epoch;
     const bool logged = step_ == 0 || in_epoch == train.batches() || (step_ + 1) % options.log_every == 0;
     set_rates();
-    const StepResult done = step(on_device(batch), logged);
+    const StepResult done = step(id_dropout_(on_device(batch)), logged);
     rows = std::min(rows + batch.rows(), train.usable_rows());  // padding is no row
     epoch_seconds_ = before + seconds_since(start);
     const double rate = static_cast<double>(rows) / epoch_seconds_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "evaluate.hpp"
+#include "id_dropout.hpp"
 #include "progress.hpp"
 
 #include <htl/data/batch_loader.hpp>
@@ -99,6 +100,7 @@ class Trainer {
   htl::TaskSet tasks_;
   Options options_;
   torch::Device device_;
+  IdDropout id_dropout_;
   htl::HybridLoss loss_;
   std::vector<torch::Tensor> dense_parameters_;
   htl::RowTables tables_;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <htl/data/field_counter.hpp>
+#include <htl/task/built_in_transforms.hpp>
 #include <htl/task/task_set.hpp>
 
 #include <examples/htlnet/toml_file.hpp>

@@ -5,12 +5,11 @@
 
 #include <examples/htlnet/data/chunks.hpp>
 #include <examples/htlnet/data/dataset.hpp>
-#include <examples/htlnet/data/files.hpp>
+#include <examples/htlnet/data/id_writer.hpp>
+#include <examples/htlnet/data/kuairand_files.hpp>
 #include <examples/htlnet/data/seen_rows.hpp>
-#include <examples/htlnet/data/single_precision.hpp>
 
-#include <htl/data/csv.hpp>
-#include <htl/data/field_counter.hpp>
+#include <htl/task/built_in_transforms.hpp>
 
 #include <algorithm>
 #include <array>
@@ -23,16 +22,6 @@
 #include <vector>
 
 namespace htlnet {
-
-/// @brief Choices of load_kuairand().
-struct KuaiRandOptions {
-  int64_t min_count = 1;                        ///< a value in fewer training rows shares the field's id 0
-  int64_t buckets = 32;                         ///< quantile buckets of each of the five bucketised columns
-  std::string core_transform = "z_score";       ///< of watch time: none, z_score, log1p
-  bool tag_bags = false;                        ///< each of a video's tags an id of its own (long form); otherwise the whole combination is one value
-  const htl::FeatureMap* features = nullptr;    ///< a fitted map to use instead of fitting one; training and validation days may then be empty
-  const htl::FeatureMap* statistics = nullptr;  ///< a map whose bucket edges are kept, by name
-};
 
 /// @brief The tasks: click → long_view → watch_time (core, seconds), as a full chain; watch_time names the context column "duration" (seconds).
 inline htl::TaskSet kuairand_tasks(const std::string& core_transform = "z_score");
@@ -48,6 +37,8 @@ inline std::array<std::optional<DateRange>, 3> kuairand_days(const std::string& 
 /// (video_id, author_id, video_type, upload_type, video_duration, music_id, music_type, tag), context 4 (weekday, hour, tab, is_rand).
 /// follow_user_num, fans_user_num, friend_user_num, register_days and video_duration are bucketised, all others are categorical. What is known only
 /// after the exposure (play time, stay times, the user's other reactions) is no feature. Vocabularies and edges come from training rows only.
+/// Options add fields: the user's history (three lists of videos; an id counts once a user of the training rows, and each list is a mean of its ids), which a
+/// row has if all of it is older than the row; and target statistics of earlier rows of the logs, whichever part those belong to, if any.
 /// Context columns: duration (seconds), user and tab (groups). Files, columns and labels are checked; a split without rows is an error.
 /// @param directory where the files are
 /// @param train_dates "YYYY-MM-DD" or "YYYY-MM-DD:YYYY-MM-DD", both days included
@@ -59,82 +50,8 @@ inline Dataset load_kuairand(const std::string& directory, const std::string& tr
 
 namespace kuairand {
 
-inline constexpr std::array<std::string_view, 5> bucketised_columns = {"follow_user_num", "fans_user_num", "friend_user_num", "register_days",
-                                                                       "video_duration"};
-inline constexpr std::array<std::string_view, 7> video_columns = {"author_id", "video_type", "upload_type", "video_duration", "music_id", "music_type", "tag"};
-inline constexpr std::array<std::string_view, 4> context_fields = {"weekday", "hour", "tab", "is_rand"};
-inline constexpr std::array<std::string_view, 3> split_names = {"training", "validation", "test"};
-inline constexpr size_t user_columns = 30;
-
-inline htl::FieldCounter counter(std::string_view name, const KuaiRandOptions& options) {
-  htl::FieldPlan plan{.name = std::string(name), .min_count = options.min_count, .buckets = options.buckets};
-  if (std::find(bucketised_columns.begin(), bucketised_columns.end(), name) != bucketised_columns.end()) plan.kind = htl::FieldKind::bucketised;
-  if (name == "tag" && options.tag_bags) {
-    plan.kind = htl::FieldKind::multi_valued;
-    plan.separator = ',';
-  }
-  keep_edges(plan, options.statistics);
-  return htl::FieldCounter(plan);
-}
-
-// A feature file: one entity a row. A key's code − 1 is the entity's position; keys that only the logs know have no features.
-struct Entities {
-  std::vector<htl::FieldCounter> fields;  // the key's, then the columns'
-  std::vector<int32_t> ids;               // of all columns, entity by entity: provisional codes until resolve()
-  std::vector<size_t> ends = {0};         // where each column's ids begin, and at last where all end
-  size_t size = 0;
-
-  size_t columns() const { return fields.size() - 1; }
-  bool knows(int32_t key) const { return key > 0 && static_cast<size_t>(key) <= size; }
-  size_t first_column(int32_t key) const { return (static_cast<size_t>(key) - 1) * columns(); }
-
-  // Counts every entity as often as training rows show it, by code of the key.
-  void count(const std::vector<int64_t>& times) {
-    for (size_t key = 1; key < times.size(); ++key) {
-      fields[0].count(static_cast<int32_t>(key), times[key]);
-      if (times[key] == 0 || key > size) continue;
-      for (size_t f = 0, column = first_column(static_cast<int32_t>(key)); f < columns(); ++f, ++column)
-        for (size_t i = ends[column]; i < ends[column + 1]; ++i) fields[f + 1].count(ids[i], times[key]);
-    }
-  }
-  // Codes become ids.
-  void resolve() {
-    for (size_t column = 0; column < size * columns(); ++column)
-      for (size_t i = ends[column]; i < ends[column + 1]; ++i) ids[i] = fields[column % columns() + 1].id(ids[i]);
-  }
-};
-
-// `wanted` empty = all columns but the key.
-inline Entities read_entities(const std::string& directory, const std::string& stem, std::string_view key, std::span<const std::string_view> wanted,
-                              const KuaiRandOptions& options) {
-  htl::CsvReader reader(csv_files(directory, stem).front());
-  const size_t key_column = reader.column(key);
-  std::vector<size_t> columns;
-  for (const std::string_view name : wanted) columns.push_back(reader.column(name));
-  for (size_t j = 0; wanted.empty() && j < reader.header().size(); ++j)
-    if (j != key_column) columns.push_back(j);
-  Entities entities;
-  entities.fields.push_back(counter(key, options));
-  for (const size_t j : columns) entities.fields.push_back(counter(reader.header()[j], options));
-  while (reader.next()) {
-    const int32_t code = entities.fields[0].encode(reader[key_column]);
-    if (static_cast<size_t>(code) != entities.size + 1) reader.fail(key_column, code == 0 ? "a value" : "a value that no earlier row has");
-    ++entities.size;
-    for (size_t f = 0; f < columns.size(); ++f) {
-      htl::FieldCounter& field = entities.fields[f + 1];
-      if (field.plan().kind == htl::FieldKind::bucketised) {
-        entities.ids.push_back(htl::FieldCounter::encode_number(single_or_missing(reader, columns[f])));
-      } else {
-        field.append_codes(reader[columns[f]], entities.ids);
-      }
-      entities.ends.push_back(entities.ids.size());
-    }
-  }
-  return entities;
-}
-
 struct Rows {
-  Chunks<int32_t> user, video, context;  // codes; of the context one for each of its fields
+  Chunks<int32_t> user, video, context, history;  // codes; of the context one for each of its fields
   Chunks<float> click, long_view, watch_time, duration;
 };
 
@@ -149,6 +66,12 @@ class Reader {
     HTL_CHECK(users_.columns() == user_columns, "htlnet: expected user_id and ", user_columns, " more columns in user_features_pure of \"", directory_,
               "\", got ", users_.columns());
     for (const std::string_view name : context_fields) context_.push_back(counter(name, options));
+    if (options.history) history_ = read_history(directory_, options);
+    if (options.target_rows != TargetRows::none) {
+      statistics_.emplace(options.target_rows, options.target_strength);
+      numbers_.emplace(statistics_->names(), options.numbers, options.buckets, options.statistics);
+    }
+    for (const std::optional<DateRange>& days : splits_) last_wanted_ = std::max(last_wanted_, days ? days->last : 0);
     for (const std::string& path : csv_files(directory_, "log_standard_")) read_log(path);
     for (size_t s = 0; s < 3; ++s)
       HTL_CHECK(!splits_[s] || rows_[s].click.size() > 0, "htlnet: expected ", split_names[s], " rows of the days ", splits_[s]->first, " to ",
@@ -156,10 +79,10 @@ class Reader {
   }
 
   Dataset finish() {
+    if (statistics_) values_ = statistics_->finish();
     Dataset data{fit(), kuairand_tasks(options_.core_transform), {}, {}, {}, {}};
     data.groups.set("user", users_.fields[0].texts()).set("tab", context_[2].texts());
-    for (const auto& [to, rows] : {std::pair<htl::TableData*, Rows*>{&data.train, &rows_[0]}, {&data.valid, &rows_[1]}, {&data.test, &rows_[2]}})
-      *to = table(*rows);
+    for (const auto& [to, s] : {std::pair<htl::TableData*, size_t>{&data.train, 0}, {&data.valid, 1}, {&data.test, 2}}) *to = table(rows_[s], values_[s]);
     return data;
   }
 
@@ -168,7 +91,7 @@ class Reader {
     htl::CsvReader reader(path);
     const size_t user = reader.column("user_id"), video = reader.column("video_id"), date = reader.column("date"), hourmin = reader.column("hourmin"),
                  click = reader.column("is_click"), long_view = reader.column("long_view"), play = reader.column("play_time_ms"),
-                 duration = reader.column("duration_ms"), tab = reader.column("tab"), is_rand = reader.column("is_rand");
+                 duration = reader.column("duration_ms"), tab = reader.column("tab"), is_rand = reader.column("is_rand"), clock = reader.column("time_ms");
     const auto event = [&](size_t column) {
       const double value = reader.number(column);
       if (value != 0.0 && value != 1.0) reader.fail(column, "0 or 1");
@@ -187,20 +110,32 @@ class Reader {
       last_day_ = std::max(last_day_, day);
       size_t s = 0;
       while (s < 3 && !(splits_[s] && splits_[s]->contains(day))) ++s;
-      if (s == 3 || !seen_.add(reader.row_text())) continue;
+      if ((s == 3 && !(statistics_ && day <= last_wanted_)) || !seen_.add(reader.row_text())) continue;
       const int64_t time = reader.integer(hourmin);
       if (time < 0 || time >= 2400) reader.fail(hourmin, "a time HHMM");
+      const int64_t milliseconds = history_ || statistics_ ? reader.integer(clock) : 0;
+      const int32_t user_code = users_.fields[0].encode(reader[user]), video_code = videos_.fields[0].encode(reader[video]);
+      const std::array<int32_t, 4> context = {context_[0].encode(std::to_string(weekday)), context_[1].encode(std::to_string(time / 100)),
+                                              context_[2].encode(reader[tab]), context_[3].encode(reader[is_rand])};
+      const float clicked = event(click), viewed = event(long_view), watched = seconds(play), whole = seconds(duration);
+      if (statistics_) {
+        const auto of_video = [&](size_t column) {
+          const std::span<const int32_t> ids = videos_.ids_of(video_code, column);
+          return ids.empty() ? 0 : ids.front();
+        };
+        statistics_->add({milliseconds, user_code, video_code, of_video(author_column), of_video(tag_column), of_video(music_column), context[2], context[1],
+                          clicked, viewed, watched, static_cast<uint8_t>(s)});
+      }
+      if (s == 3) continue;
       Rows& rows = rows_[s];
-      rows.user.push_back(users_.fields[0].encode(reader[user]));
-      rows.video.push_back(videos_.fields[0].encode(reader[video]));
-      rows.context.push_back(context_[0].encode(std::to_string(weekday)));
-      rows.context.push_back(context_[1].encode(std::to_string(time / 100)));
-      rows.context.push_back(context_[2].encode(reader[tab]));
-      rows.context.push_back(context_[3].encode(reader[is_rand]));
-      rows.click.push_back(event(click));
-      rows.long_view.push_back(event(long_view));
-      rows.watch_time.push_back(seconds(play));
-      rows.duration.push_back(seconds(duration));
+      rows.user.push_back(user_code);
+      rows.video.push_back(video_code);
+      for (const int32_t code : context) rows.context.push_back(code);
+      if (history_) rows.history.push_back(history_->code_before(reader[user], milliseconds));
+      rows.click.push_back(clicked);
+      rows.long_view.push_back(viewed);
+      rows.watch_time.push_back(watched);
+      rows.duration.push_back(whole);
     }
   }
 
@@ -215,64 +150,62 @@ class Reader {
     users_.count(user_times);
     videos_.count(video_times);
     for (size_t i = 0; i < train.context.size(); ++i) context_[i % context_.size()].count(train.context[i]);
-    std::vector<htl::FeatureMap::Field> fields;
+    std::vector<htl::FieldCounter*> counters;
     for (std::vector<htl::FieldCounter>* group : {&users_.fields, &videos_.fields, &context_})
-      for (htl::FieldCounter& field : *group) {
-        if (options_.features) {
-          field.adopt(*options_.features);
-        } else {
-          fields.push_back(field.fit());
-        }
+      for (htl::FieldCounter& field : *group) counters.push_back(&field);
+    if (history_) {
+      std::vector<int64_t> histories(static_cast<size_t>(history_->users.fields[0].distinct()) + 1, 0);
+      for (size_t i = 0; i < train.history.size(); ++i) histories[static_cast<size_t>(train.history[i])] = 1;  // once a user, however many rows he has
+      histories[0] = 0;
+      history_->users.count(histories);
+      for (size_t f = 1; f < history_->users.fields.size(); ++f) counters.push_back(&history_->users.fields[f]);
+    }
+    std::vector<htl::FeatureMap::Field> fields;
+    std::vector<htl::FeatureMap::Numeric> numeric;
+    for (htl::FieldCounter* const field : counters) {
+      if (options_.features) {
+        field->adopt(*options_.features);
+      } else {
+        fields.push_back(field->fit());
       }
-    users_.resolve();
-    videos_.resolve();
-    return options_.features ? *options_.features : htl::FeatureMap(std::move(fields));
+    }
+    if (numbers_ && options_.features) numbers_->adopt(*options_.features);
+    if (numbers_ && !options_.features) numbers_->fit(values_[0], fields, numeric);
+    for (Entities* const entities : {&users_, &videos_, history_ ? &history_->users : nullptr})
+      if (entities) entities->resolve();
+    return options_.features ? *options_.features : htl::FeatureMap(std::move(fields), std::move(numeric));
   }
 
-  htl::TableData table(Rows& rows) const {
-    const size_t n = rows.click.size(), width = users_.fields.size() + videos_.fields.size() + context_.size();
-    std::vector<int32_t> bags;
-    at::Tensor ids = options_.tag_bags ? at::Tensor() : at::empty({static_cast<int64_t>(n), static_cast<int64_t>(width)}, at::kInt);
-    at::Tensor offsets = options_.tag_bags ? at::empty({static_cast<int64_t>(n * width) + 1}, at::kLong) : at::Tensor();
-    int32_t* to = options_.tag_bags ? nullptr : ids.mutable_data_ptr<int32_t>();
-    int64_t* end = options_.tag_bags ? offsets.mutable_data_ptr<int64_t>() : nullptr;
-    if (end) *end++ = 0;
-    const auto put = [&](int32_t id) {
-      if (to) {
-        *to++ = id;
-      } else {
-        bags.push_back(id);
-        *end++ = static_cast<int64_t>(bags.size());
-      }
-    };
+  htl::TableData table(Rows& rows, const at::Tensor& values) const {
+    const size_t width =
+        users_.fields.size() + videos_.fields.size() + context_.size() + (history_ ? history_columns.size() : 0) + (numbers_ ? numbers_->fields() : 0);
+    IdWriter writer(static_cast<int64_t>(width), history_ ? Bags::averaged : options_.tag_bags ? Bags::summed : Bags::none);
     const auto put_entity = [&](const Entities& entities, int32_t key) {
-      put(entities.fields[0].id(key));
+      writer.one(entities.fields[0].id(key));
       for (size_t f = 0; f < entities.columns(); ++f) {
-        if (!entities.knows(key)) {
-          put(0);
-          continue;
-        }
-        const size_t column = entities.first_column(key) + f;
-        put(entities.ids[entities.ends[column]]);
-        for (size_t i = entities.ends[column] + 1; i < entities.ends[column + 1]; ++i) {
-          bags.push_back(entities.ids[i]);
-          end[-1] += 1;
+        if (entities.knows(key)) {
+          writer.sum(entities.ids_of(key, f));
+        } else {
+          writer.one(0);
         }
       }
     };
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < rows.click.size(); ++i) {
       put_entity(users_, rows.user[i]);
       put_entity(videos_, rows.video[i]);
-      for (size_t c = 0; c < context_.size(); ++c) put(context_[c].id(rows.context[i * context_.size() + c]));
+      for (size_t c = 0; c < context_.size(); ++c) writer.one(context_[c].id(rows.context[i * context_.size() + c]));
+      for (size_t f = 0; history_ && f < history_columns.size(); ++f) {
+        if (rows.history[i] > 0) {
+          writer.mean(history_->users.ids_of(rows.history[i], f));
+        } else {
+          writer.one(0);
+        }
+      }
+      if (numbers_) numbers_->put(values.const_data_ptr<float>() + static_cast<int64_t>(i) * values.size(1), writer);
     }
     htl::Batch all;
-    if (options_.tag_bags) {
-      ids = at::empty({static_cast<int64_t>(bags.size())}, at::kInt);
-      std::copy(bags.begin(), bags.end(), ids.mutable_data_ptr<int32_t>());
-      all.fields = htl::FieldBatch::bags(ids, offsets, static_cast<int64_t>(width));
-    } else {
-      all.fields = htl::FieldBatch::of(ids);
-    }
+    all.fields = writer.finish();
+    if (numbers_) all.numeric = numbers_->numeric(values);
     all.labels.set("click", {rows.click.to_tensor()}).set("long_view", {rows.long_view.to_tensor()}).set("watch_time", {rows.watch_time.to_tensor()});
     const at::Tensor context = rows.context.to_tensor().view({-1, static_cast<int64_t>(context_.size())});
     all.labels.context.set("duration", rows.duration.to_tensor()).set("user", rows.user.to_tensor()).set("tab", context.select(1, 2).clone());
@@ -285,8 +218,12 @@ class Reader {
   Entities users_, videos_;
   std::vector<htl::FieldCounter> context_;
   std::array<Rows, 3> rows_;
+  std::optional<History> history_;
+  std::optional<LogStatistics> statistics_;
+  std::optional<NumberColumns> numbers_;
+  std::array<at::Tensor, 3> values_;  // of the statistics, by part
   SeenRows seen_;
-  int64_t first_day_ = 99999999, last_day_ = 0;
+  int64_t first_day_ = 99999999, last_day_ = 0, last_wanted_ = 0;
 };
 
 }  // namespace kuairand

@@ -3,7 +3,10 @@
 
 #include "csv_dataset.hpp"
 #include "kuairand.hpp"
+#include "online_retail.hpp"
 #include "synthetic_dataset.hpp"
+
+#include <htl/task/built_in_transforms.hpp>
 
 #include <array>
 #include <optional>
@@ -36,6 +39,14 @@ CsvSchema schema_of(const Options& options) {
   return schema;
 }
 
+/// The cut-offs of training, validation and test rows: what was given, else the defaults.
+std::array<std::string, 3> cut_offs_of(const DataOptions& data) {
+  std::array<std::string, 3> dates = {data.train_dates, data.valid_dates, data.test_dates};
+  for (size_t s = 0; s < 3; ++s)
+    if (dates[s].empty()) dates[s] = default_cut_offs[s];
+  return dates;
+}
+
 }  // namespace
 
 SyntheticOptions synthetic_of(const Options& options) {
@@ -57,8 +68,24 @@ Dataset load(const Options& options, const htl::FeatureMap* features, const htl:
     return load_kuairand(data.directory, features ? "" : data.train_dates, features ? "" : data.valid_dates, data.test_dates,
                          {.min_count = data.min_count.value_or(default_min_count),
                           .core_transform = options.model.core_label.value_or(default_core_label),
+                          .history = data.history,
+                          .target_rows = target_rows(data.target_statistics),
+                          .target_strength = data.target_strength,
+                          .numbers = numbers_as(data.numbers_as.value_or(default_numbers_as(data.dataset))),
                           .features = features,
                           .statistics = statistics});
+  }
+  if (data.dataset == "online_retail") {
+    const std::array<std::string, 3> dates = cut_offs_of(data);
+    online_retail_cut_offs(dates[0], dates[1], dates[2], data.horizon);  // a finished run is not tested where it has learned from what comes after
+    return load_online_retail(data.directory, features ? "" : dates[0], features ? "" : dates[1], dates[2],
+                              {.horizon_days = data.horizon,
+                               .min_count = data.min_count.value_or(default_min_count),
+                               .numbers = numbers_as(data.numbers_as.value_or(default_numbers_as(data.dataset))),
+                               .core_transform = options.model.core_label.value_or(default_core_label),
+                               .features = features,
+                               .statistics = statistics,
+                               .labels = options.command != "predict"});
   }
   const CsvSchema schema = schema_of(options);
   HTL_CHECK(!features || schema.asks_for(2), "htlnet: expected test rows, and [split] of \"", schema.path, "\" has none; --all-rows tests every row of --data");

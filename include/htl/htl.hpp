@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file htl.hpp
 /// @brief What a model and its training are made of, but the components; for programs, never included from inside the library.
-/// By headers of their own: serving (serve/), methods by name (weighting/built_in_methods.hpp), and the components htl::data (the CSV reader in data/) and
-/// htl::io (io/).
+/// By headers of their own: losses, label transforms, calibrators and blocks of architectures beyond those of the reference model,
+/// balancers (balance/), anything by name (built_in_….hpp), serving (serve/), and the components htl::data (the CSV reader in data/)
+/// and htl::io (io/).
 #pragma once
 
 #include <htl/data/batch.hpp>
@@ -40,7 +41,6 @@
 #include <htl/loss/binary_cross_entropy.hpp>
 #include <htl/loss/huber.hpp>
 #include <htl/loss/hybrid_loss.hpp>
-#include <htl/loss/loss_by_name.hpp>
 #include <htl/loss/one_pass.hpp>
 #include <htl/loss/prepared_label.hpp>
 #include <htl/loss/softmax_cross_entropy.hpp>
@@ -73,11 +73,13 @@
 #include <htl/optim/row_update.hpp>
 #include <htl/optim/schedule.hpp>
 #include <htl/optim/weight_average.hpp>
+#include <htl/task/calibrator.hpp>
 #include <htl/task/check.hpp>
 #include <htl/task/label.hpp>
 #include <htl/task/label_transform.hpp>
 #include <htl/task/large_memory.hpp>
 #include <htl/task/named.hpp>
+#include <htl/task/option.hpp>
 #include <htl/task/state_owner.hpp>
 #include <htl/task/task.hpp>
 #include <htl/task/task_kind.hpp>

@@ -313,6 +313,15 @@ TEST(Exponentials, of_many_numbers_at_once_are_exact_to_a_few_roundings) {
       ASSERT_TRUE(near(down[i], rest) && near(plain[1][i], rest)) << numbers[i];
       ASSERT_TRUE(near(log_whole[i], whole) && near(plain[2][i], whole)) << numbers[i];
     }
+    std::vector<double> logs = e;
+    for (double& x : logs) x = std::exp(std::min(random.real(-700, 700), 1.0 / random.real(0, 1) - 1));
+    const std::vector<double> positive = logs;
+    htl::detail::log_all(logs.data(), logs.size());
+    for (size_t i = 0; i < logs.size(); ++i) {
+      const long double x = std::log(static_cast<long double>(positive[i]));
+      ASSERT_NEAR(logs[i], static_cast<double>(x), 4e-16 * std::max(1.0, std::abs(static_cast<double>(x)))) << positive[i];
+      if (std::abs(positive[i] - 1) < .3) ASSERT_NEAR(logs[i] / static_cast<double>(x), 1.0, 2e-15) << positive[i];
+    }
     const double top = z.max().item<double>();
     EXPECT_EQ(htl::detail::top_of_all(from, e.size()), top);
     EXPECT_NEAR(htl::detail::sum_all(from, e.size()), z.sum().item<double>(), 1e-12 * scale * static_cast<double>(count));
@@ -324,6 +333,14 @@ TEST(Exponentials, of_many_numbers_at_once_are_exact_to_a_few_roundings) {
   EXPECT_GT(far[2], 1e300);
   EXPECT_EQ(far[3], 1.0);
   EXPECT_LT(far[4], 1e-300);
+  std::vector<double> ends = {nan, 1, 2.2250738585072014e-308, 1.7976931348623157e308, .70710678118654746, .70710678118654757, 1.4142135623730949, 1.4142135623730951};
+  const std::vector<double> before = ends;
+  htl::detail::log_all(ends.data(), ends.size());
+  EXPECT_TRUE(std::isnan(ends[0]));
+  EXPECT_EQ(ends[1], 0.0);
+  for (size_t i = 2; i < ends.size(); ++i) EXPECT_NEAR(ends[i], std::log(before[i]), 2e-16 * std::max(1.0, std::abs(ends[i]))) << before[i];
+  EXPECT_EQ(htl::detail::kept(nan, false), 0.0);
+  EXPECT_EQ(htl::detail::kept(-2.5, true), -2.5);
 }
 
 /// ∫ f by the trapezoid rule.

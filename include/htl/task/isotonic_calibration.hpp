@@ -5,6 +5,7 @@
 #pragma once
 
 #include <htl/task/calibrator.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/tensor.h>

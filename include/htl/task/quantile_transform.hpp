@@ -5,6 +5,7 @@
 #pragma once
 
 #include <htl/task/label_transform.hpp>
+#include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/special_ndtr.h>

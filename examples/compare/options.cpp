@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "options.hpp"
+
+#include <examples/htlnet/adjuster.hpp>
+#include <examples/models/models.hpp>
+
+#include <htl/balance/built_in_balancers.hpp>
+#include <htl/loss/built_in_losses.hpp>
+#include <htl/task/built_in_transforms.hpp>
+#include <htl/weighting/built_in_methods.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <array>
+#include <iostream>
+#include <set>
+
+namespace compare {
+namespace {
+
+/// Options of htlnet train that hold for every cell.
+const std::set<std::string> of_htlnet = {"dataset",
+                                         "data",
+                                         "schema",
+                                         "scenario",
+                                         "rows",
+                                         "train-dates",
+                                         "valid-dates",
+                                         "test-dates",
+                                         "horizon",
+                                         "history",
+                                         "target-statistics",
+                                         "target-strength",
+                                         "numbers-as",
+                                         "min-count",
+                                         "tower",
+                                         "dropout",
+                                         "embedding-sd",
+                                         "embedding-dim",
+                                         "row-optimizer",
+                                         "dense-optimizer",
+                                         "row-lr",
+                                         "dense-lr",
+                                         "warmup",
+                                         "decay",
+                                         "weight-decay",
+                                         "clip-norm",
+                                         "row-weight-decay",
+                                         "average",
+                                         "epochs",
+                                         "batch-size",
+                                         "patience",
+                                         "select-by",
+                                         "seed",
+                                         "threads",
+                                         "matrix-backend",
+                                         "quiet"};
+/// Of these, what changes no cell's result or is recorded elsewhere.
+const std::set<std::string> not_recorded = {"data", "schema", "threads", "quiet", "row-lr", "dense-lr", "weight-decay", "dropout"};
+
+/// The names of a list, each checked by what makes it.
+template <class Check>
+std::vector<std::string> checked(const std::vector<std::string>& texts, const Check& check) {
+  std::vector<std::string> result;
+  for (const std::string& text : texts)
+    for (const std::string& spec : split_specs(text))
+      if (const std::string name = check(spec); std::find(result.begin(), result.end(), name) == result.end()) result.push_back(name);
+  return result;
+}
+
+std::string checked_model(const std::string& name) {
+  const auto models = models::all_models();
+  HTL_CHECK(models.contains(name), "compare: unknown model \"", name, "\"; did you mean \"", htl::nearest(name, models.names()),
+            "\"? Known: ", htl::quoted(models.names()));
+  return name;
+}
+std::string checked_adjuster(const std::string& text) {
+  const htl::AnyWeighting method = htl::built_in_methods().make(htl::parse_spec(text));
+  HTL_CHECK(method.batches() == 1, "compare: the adjuster \"", text, "\" reads several batches a step, which these models don't give it; leave it out");
+  return text;
+}
+std::string checked_balancer(const std::string& text) {
+  if (text != "none") htl::built_in_balancers().make(htl::parse_spec(text));
+  return text;
+}
+
+void add_grid_options(CLI::App& app, CompareOptions& options) {
+  const auto list = [&](const std::string& name, std::vector<std::string>& values, const std::string& text) {
+    return app.add_option(name, values, text)->group("Grid");
+  };
+  list("--models", options.models, "Models of examples/models: " + htl::quoted(models::all_models().names()))->required();
+  list("--adjusters", options.adjusters, "Gradient methods, NAME[:option=value,…] of docs/methods.md; default: sum|core_task");
+  list("--losses", options.losses,
+       "Losses of the core regressions, LOSS[@TRANSFORM], as in squared@z_score|huber:delta=0.5@chained:first=log1p,second=z_score|ziln; without a transform "
+       "z_score, or none for a loss in the label's unit; as_is: as the data set has it; default: squared@z_score");
+  list("--balancers", options.balancers, "Weights of the losses, NAME[:option=value,…], or none, the default");
+  app.add_option("--seeds", options.seeds, "Each cell is trained with the seeds 1 … N")->check(CLI::Range(1, 1000))->capture_default_str()->group("Grid");
+  app.add_option("--tune", options.tune, "Trainings of each kind that choose its rates on the validation rows (the given rates are the first); 0 = none")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str()
+      ->group("Grid");
+  app.add_flag("--without-single-tasks{false}", options.single_tasks, "No single-task models, and so no gain over them")->group("Grid");
+  app.add_option("--output", options.output, "Folder of the cells, the tables and the report; the same command goes on with an interrupted grid")
+      ->required()
+      ->group("Grid");
+  app.add_option("--jobs", options.jobs, "Cells at a time, each a process that shares the rows; they share the threads too")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str()
+      ->group("Grid");
+  app.add_option("--trunk", options.trunk, "Widths of a trunk's layers, or of an expert's")->delimiter(',')->capture_default_str()->group("Sizes");
+  app.add_option("--tower-above-trunk", options.tower_above_trunk, "Widths of a tower on a trunk")->delimiter(',')->capture_default_str()->group("Sizes");
+  app.add_option("--experts", options.experts, "Experts of a mixture")->check(CLI::Range(1, 1024))->capture_default_str()->group("Sizes");
+  app.add_option("--gate-dropout", options.gate_dropout, "Part of the gates dropped in training")
+      ->check(CLI::Range(0.0, 0.99))
+      ->capture_default_str()
+      ->group("Sizes");
+  app.add_option("--score", options.score, "Formula over the tasks' predictions by which rows are ordered within a group, as in 'click^.6 * watch_time'")
+      ->group("Report");
+  app.add_option("--group", options.group, "Context column whose values are the groups; default: user or user_id where the data have it")->group("Report");
+  app.add_option("--reference", options.reference, "Kind that the others are compared with, the beginning of MODEL+ADJUSTER+LOSS+BALANCER")->group("Report");
+  app.add_option("--bootstrap", options.bootstrap, "Resamplings of the test rows, by group where there are groups; 0 = none")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str()
+      ->group("Report");
+}
+
+/// Fills in what was not given, and refuses what does not exist.
+void check_names(CompareOptions& options) {
+  if (options.adjusters.empty()) options.adjusters = {"sum|core_task"};
+  if (options.losses.empty()) options.losses = {plain_loss};
+  if (options.balancers.empty()) options.balancers = {"none"};
+  const std::vector<std::string> models = checked(options.models, checked_model);
+  options.adjusters = checked(options.adjusters, checked_adjuster);
+  options.losses = checked(options.losses, complete_loss);
+  options.balancers = checked(options.balancers, checked_balancer);
+  for (const std::string& adjuster : options.adjusters)
+    for (const std::string& balancer : options.balancers)
+      HTL_CHECK(balancer == "none" || !htl::built_in_methods().make(htl::parse_spec(adjuster)).observes(), "compare: the adjuster \"", adjuster,
+                "\" compares the losses before and after a step, which the balancer \"", balancer, "\" changes; give --balancers none, or leave it out");
+  for (const std::vector<int64_t>* const widths : {&options.trunk, &options.tower_above_trunk})
+    HTL_CHECK(std::all_of(widths->begin(), widths->end(), [](int64_t width) { return width > 0; }), "compare: expected widths ≥ 1, as in 128,64");
+  options.models = models;
+}
+
+}  // namespace
+
+nlohmann::ordered_json CompareOptions::of_every_cell() const {
+  nlohmann::ordered_json result;
+  for (const auto& [name, value] : base.values.items())
+    if (of_htlnet.contains(name) && !not_recorded.contains(name)) result[name] = value;
+  result["trunk"] = trunk;
+  result["tower-above-trunk"] = tower_above_trunk;
+  result["experts"] = experts;
+  result["gate-dropout"] = gate_dropout;
+  return result;
+}
+
+std::string complete_loss(const std::string& text) {
+  if (text == as_the_data_say) return text;
+  const size_t at = text.find('@');
+  const htl::AnyLoss loss = htl::built_in_losses().make(htl::parse_spec(text.substr(0, at)));
+  HTL_CHECK(loss.fits(htl::TaskKind::regression), "compare: the loss \"", text, "\" of --losses is not for a regression, as the core task is");
+  const std::string transform = at != std::string::npos ? text.substr(at + 1) : loss.in_label_unit() ? "none" : "z_score";
+  const htl::AnyLabelTransform made = htl::built_in_transforms().make(htl::parse_spec(transform));
+  HTL_CHECK(!loss.in_label_unit() || made.name() == "none", "compare: the loss \"", text.substr(0, at), "\" works in the label's unit; write it as \"",
+            text.substr(0, at), "\", without the transform \"", transform, "\"");
+  return text.substr(0, at) + "@" + transform;
+}
+
+CompareOptions parse_compare_options(int argc, const char* const* argv, int& exit_code) {
+  CompareOptions options;
+  exit_code = 0;
+  CLI::App app{"compare — models × adjusters × losses × balancers on one data set, with seeds, controls, statistics and a report"};
+  app.footer(
+      "Lists: an option may be repeated, and \"|\" or \",\" separate entries; a comma before option=value goes on with the entry before it.\n"
+      "Always compared too: shared_embedding with the plain sum and with core_task, htlnet with the plain sum, single-task models, the best expectations\n"
+      "(synthetic rows) or averages (other data).\n"
+      "Rows, sizes and training: --dataset, --rows, --epochs, --row-lr, … as htlnet train --help explains them. --seed is that of simulated rows.\n"
+      "It runs on the CPU.");
+  add_grid_options(app, options);
+  std::vector<std::string> own, forwarded = {"htlnet", "train"};
+  std::vector<std::string>* to = &own;
+  std::vector<std::string> known;
+  for (const CLI::Option* option : app.get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  for (const std::string& name : of_htlnet) known.push_back("--" + name);
+  const auto refuse = [&](std::string sentence) {
+    if (!sentence.starts_with("compare: ")) sentence = "compare: " + sentence;
+    std::cerr << sentence << (sentence.back() == '?' ? " " : ". ") << "See compare --help\n";
+    exit_code = 2;
+    return CompareOptions();
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i], name = word.substr(0, word.find('='));
+    if (word.starts_with("--")) {
+      if (std::find(known.begin(), known.end(), name) == known.end())
+        return refuse("there is no option \"" + name + "\"; did you mean \"" + htl::nearest(name, known) + "\"?");
+      to = of_htlnet.contains(name.substr(2)) ? &forwarded : &own;
+    }
+    to->push_back(word);
+  }
+  try {
+    std::reverse(own.begin(), own.end());
+    app.parse(own);
+    check_names(options);
+  } catch (const CLI::Success& help) {
+    app.exit(help);
+    return {};
+  } catch (const CLI::Error& error) {
+    return refuse(error.what());
+  } catch (const c10::Error& error) {
+    return refuse(error.what_without_backtrace());
+  }
+  forwarded.insert(forwarded.end(), {"--output", options.output});
+  std::vector<const char*> words;
+  for (const std::string& word : forwarded) words.push_back(word.c_str());
+  options.base = htlnet::parse_options(static_cast<int>(words.size()), words.data(), exit_code);
+  return options.base.command.empty() ? CompareOptions() : options;
+}
+
+}  // namespace compare

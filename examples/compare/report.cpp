@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "report.hpp"
+
+#include "picture.hpp"
+
+#include <examples/htlnet/evaluate.hpp>
+
+#include <htl/io/json.hpp>
+
+#include <algorithm>
+#include <cstdio>
+
+namespace compare {
+namespace {
+
+std::string number(double value, const char* format = nullptr) {
+  if (!std::isfinite(value)) return "–";
+  char text[48];
+  std::snprintf(text, sizeof(text), format ? format : std::abs(value) < 10.0 ? "%.4f" : "%.2f", value);
+  return text;
+}
+std::string with_sd(const Moments& moments, const char* format = nullptr, const char* format_of_sd = nullptr) {
+  return number(moments.mean, format) + (std::isfinite(moments.sd) ? " ± " + number(moments.sd, format_of_sd ? format_of_sd : format) : "");
+}
+std::string signed_number(double value) { return number(value, std::abs(value) < 10.0 ? "%+.4f" : "%+.2f"); }
+
+/// A number for a file: all digits, nothing where there is none.
+std::string digits(double value) {
+  if (!std::isfinite(value)) return "";
+  char text[48];
+  std::snprintf(text, sizeof(text), "%.10g", value);
+  return text;
+}
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
+std::vector<std::string> name_of(const Summary& summary, size_t k) {
+  const Kind& kind = summary.kinds[k].kind;
+  const auto dash = [&](const std::string& text) { return kind.is_bound() ? std::string("–") : text; };
+  return {std::to_string(k + 1), kind.model, dash(kind.adjuster), dash(kind.loss), dash(kind.balancer)};
+}
+const std::vector<std::string> name_columns = {"#", "model", "adjuster", "loss", "balancer"};
+
+/// A difference: in words of one cell.
+std::string difference(const Figure& figure, bool greater_is_better) {
+  if (!std::isfinite(figure.by_seeds.mean)) return "–";
+  std::string text = signed_number(figure.by_seeds.mean);
+  if (std::isfinite(figure.by_rows.low)) text += " [" + signed_number(figure.by_rows.low) + ", " + signed_number(figure.by_rows.high) + "]";
+  const auto p = [&](const char* name, double value) {
+    if (std::isfinite(value)) text += std::string(" ") + name + " " + (value < 0.001 ? "<.001" : value < 0.9995 ? number(value, "%.3f").substr(1) : "1");
+  };
+  p("s", figure.by_seeds.p);
+  p("r", figure.by_rows.p);
+  if (figure.by_seeds.p < 0.05 && figure.by_rows.p < 0.05) text += (figure.by_seeds.mean > 0.0) == greater_is_better ? " ▲" : " ▼";
+  return text;
+}
+
+/// A table with a row a kind and a column a chosen figure.
+template <class Choose, class Text>
+Table table_of_figures(const Summary& summary, std::string title, std::string note, const Choose& choose, const Text& text) {
+  Table table{std::move(title), std::move(note), name_columns, {}};
+  for (const Measured& column : summary.columns)
+    if (choose(column)) table.columns.push_back(column.name() + (column.greater_is_better ? " ↑" : " ↓"));
+  for (size_t k = 0; k < summary.kinds.size(); ++k) {
+    std::vector<std::string> row = name_of(summary, k);
+    for (size_t c = 0; c < summary.columns.size(); ++c)
+      if (choose(summary.columns[c])) row.push_back(text(k, c));
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+Table cost_table(const Summary& summary) {
+  Table table{
+      "Gain and cost",
+      "Gain: over the single-task models, the mean over tasks of the relative change of the main metric (auc, nrmse, log_loss), with errors turned round. "
+      "Cost: of the training alone, the median epoch's milliseconds a step, and the memory above the rows'; cells that run beside others are slower.",
+      name_columns,
+      {}};
+  for (const char* name : {"gain, %", "ms a step", "memory, MB", "parameters", "best epoch", "row-lr", "dense-lr", "weight-decay", "dropout"})
+    table.columns.push_back(name);
+  for (size_t k = 0; k < summary.kinds.size(); ++k) {
+    const KindSummary& of = summary.kinds[k];
+    const Moments gain{100.0 * of.gain.mean, of.kind.is_bound() ? undefined : 100.0 * of.gain.sd, of.gain.count};
+    std::vector<std::string> row = name_of(summary, k);
+    const auto rate = [&](double value) { return of.kind.is_bound() ? std::string("–") : number(value, "%.3g"); };
+    row.insert(row.end(), {with_sd(gain, "%+.2f", "%.2f"), with_sd(of.ms_per_step, "%.2f"), with_sd(of.memory_mb, "%.0f"),
+                           of.parameters > 0 ? std::to_string(of.parameters) : "–", number(of.best_epoch.mean, "%.1f"), rate(of.rates.row_lr),
+                           rate(of.rates.dense_lr), rate(of.rates.weight_decay), rate(of.rates.dropout)});
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+/// The main column of the core task, else the last main one.
+size_t core_column(const Summary& summary) {
+  size_t found = summary.columns.size();
+  for (size_t c = 0; c < summary.columns.size(); ++c)
+    if (summary.columns[c].is_main && (found == summary.columns.size() || summary.columns[found].task != summary.core)) found = c;
+  return found;
+}
+
+std::vector<Picture> pictures_of(const Summary& summary) {
+  const size_t core = core_column(summary);
+  const Measured& of_core = summary.columns.at(core);
+  std::vector<size_t> others;
+  for (size_t c = 0; c < summary.columns.size(); ++c)
+    if (c != core && summary.columns[c].metric == "auc") others.push_back(c);
+  const auto points = [&](Picture picture, auto&& x_of) {
+    std::vector<double> xs, ys;
+    for (size_t k = 0; k < summary.kinds.size(); ++k) {
+      const double x = x_of(summary.kinds[k]), y = summary.kinds[k].figures[core].moments.mean;
+      if (summary.kinds[k].kind.is_bound() || !std::isfinite(x) || !std::isfinite(y)) continue;  // far from what is to be told apart
+      picture.series.push_back({static_cast<int64_t>(k + 1), summary.kinds[k].kind.label(), {{x, y}}, false});
+      xs.push_back(picture.x_greater_is_better ? x : -x);
+      ys.push_back(picture.y_greater_is_better ? y : -y);
+    }
+    const std::vector<bool> front = pareto_front(xs, ys);
+    for (size_t i = 0; i < front.size(); ++i) picture.series[i].is_on_front = front[i];
+    return picture;
+  };
+  std::vector<Picture> pictures;
+  const std::string better = of_core.greater_is_better ? " (better: up)" : " (reversed: better is up)";
+  if (!others.empty()) {
+    Picture trade{.title = "The core task against the others",
+                  .x_label = others.size() == 1 ? summary.columns[others[0]].name() : "mean AUC of the other tasks"};
+    trade.y_label = of_core.name() + better;
+    trade.y_greater_is_better = of_core.greater_is_better;
+    pictures.push_back(points(trade, [&](const KindSummary& of) {
+      double sum = 0.0;
+      for (const size_t c : others) sum += of.figures[c].moments.mean;
+      return sum / static_cast<double>(others.size());
+    }));
+  }
+  Picture cost{.title = "The core task against cost", .x_label = "ms a step (reversed: better is right)", .y_label = of_core.name() + better};
+  cost.x_greater_is_better = false;
+  cost.y_greater_is_better = of_core.greater_is_better;
+  pictures.push_back(points(cost, [](const KindSummary& of) { return of.ms_per_step.mean; }));
+
+  Picture curves{.title = "Learning curves on the validation rows", .x_label = "epoch", .is_curves = true};
+  for (size_t k = 0; k < summary.kinds.size(); ++k) {
+    const KindSummary& of = summary.kinds[k];
+    if (of.curves.empty()) continue;
+    htlnet::Selection selection;
+    selection.metric = of.curve_of.substr(of.curve_of.find('.') + 1);
+    curves.y_greater_is_better = selection.better(1.0, 0.5) || selection.metric == "calibration_ratio";
+    curves.y_label = of.curve_of + ", mean over seeds" + (curves.y_greater_is_better ? "" : " (reversed: better is up)");
+    Picture::Series series{static_cast<int64_t>(k + 1), of.kind.label(), {}, false};
+    for (int64_t epoch = 1;; ++epoch) {  // as long as every seed has it
+      std::vector<double> values;
+      for (const auto& curve : of.curves)
+        for (const auto& [at, value] : curve)
+          if (at == epoch) values.push_back(value);
+      if (values.size() < of.curves.size()) break;
+      series.points.emplace_back(static_cast<double>(epoch), moments_of(values).mean);
+    }
+    curves.series.push_back(std::move(series));
+  }
+  pictures.push_back(std::move(curves));
+  return pictures;
+}
+
+std::string html_of(const Table& table) {
+  std::string html = "<h2>" + escaped(table.title) + "</h2><p>" + escaped(table.note) + "</p><div class=\"wide\"><table><thead><tr>";
+  for (const std::string& column : table.columns) html += "<th>" + escaped(column) + "</th>";
+  html += "</tr></thead><tbody>";
+  for (const auto& row : table.rows) {
+    html += "<tr>";
+    for (size_t c = 0; c < row.size(); ++c) html += std::string(c < name_columns.size() ? "<td class=\"n\">" : "<td>") + escaped(row[c]) + "</td>";
+    html += "</tr>";
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+/// One line a kind and figure.
+std::string results_csv(const Summary& summary) {
+  std::string csv = "model,adjuster,loss,balancer,task,metric,greater_is_better,mean,sd,seeds,difference,p_seeds,low,high,p_rows\n";
+  for (const KindSummary& of : summary.kinds)
+    for (size_t c = 0; c < summary.columns.size(); ++c) {
+      const Measured& column = summary.columns[c];
+      const Figure& figure = of.figures[c];
+      for (const std::string& text : {of.kind.model, of.kind.adjuster, of.kind.loss, of.kind.balancer, column.task, column.metric})
+        csv += csv_field(text) + ",";
+      csv += column.greater_is_better ? "true," : "false,";
+      csv += digits(figure.moments.mean) + "," + digits(figure.moments.sd) + "," + std::to_string(figure.moments.count);
+      for (const double value : {figure.by_seeds.mean, figure.by_seeds.p, figure.by_rows.low, figure.by_rows.high, figure.by_rows.p})
+        csv += "," + digits(value);
+      csv += "\n";
+    }
+  return csv;
+}
+
+/// One line a cell and figure.
+std::string cells_csv(const Summary& summary) {
+  std::string csv = "model,adjuster,loss,balancer,seed,task,metric,value\n";
+  for (const KindSummary& of : summary.kinds)
+    for (size_t c = 0; c < summary.columns.size(); ++c)
+      for (size_t s = 0; s < (of.kind.is_bound() ? 1 : of.figures[c].by_seed.size()); ++s) {
+        for (const std::string& text : {of.kind.model, of.kind.adjuster, of.kind.loss, of.kind.balancer}) csv += csv_field(text) + ",";
+        csv += (of.kind.is_bound() ? "" : std::to_string(s + 1)) + "," + csv_field(summary.columns[c].task) + "," + csv_field(summary.columns[c].metric) + "," +
+               digits(of.figures[c].by_seed[s]) + "\n";
+      }
+  return csv;
+}
+
+nlohmann::ordered_json json_of(const std::vector<Picture>& pictures) {
+  nlohmann::ordered_json result = nlohmann::ordered_json::array();
+  for (const Picture& picture : pictures) {
+    nlohmann::ordered_json series = nlohmann::ordered_json::array();
+    for (const Picture::Series& of : picture.series)
+      series.push_back({{"number", of.number}, {"label", of.label}, {"points", of.points}, {"is_on_front", of.is_on_front}});
+    result.push_back({{"title", picture.title},
+                      {"x_label", picture.x_label},
+                      {"y_label", picture.y_label},
+                      {"x_greater_is_better", picture.x_greater_is_better},
+                      {"y_greater_is_better", picture.y_greater_is_better},
+                      {"is_curves", picture.is_curves},
+                      {"series", series}});
+  }
+  return result;
+}
+
+std::vector<std::string> remarks_of(const Summary& summary) {
+  std::vector<std::string> remarks = summary.notes;
+  for (const KindSummary& of : summary.kinds)
+    for (const std::string& failure : of.failures) remarks.push_back("Failed: " + of.kind.label() + ", " + failure + ".");
+  return remarks;
+}
+
+}  // namespace
+
+std::vector<Table> tables_of(const Summary& summary) {
+  const auto mean = [&](size_t k, size_t c) { return with_sd(summary.kinds[k].figures[c].moments); };
+  const std::string seeds = std::to_string(summary.seeds) + (summary.seeds == 1 ? " seed" : " seeds"), rows = std::to_string(summary.test_rows) + " test rows";
+  std::vector<Table> tables;
+  tables.push_back(table_of_figures(
+      summary, "Test metrics", "Mean ± standard deviation over " + seeds + ", " + rows + ". nrmse is RMSE over the standard deviation of the test labels.",
+      [](const Measured& column) { return column.task != "score" && column.metric != "log_loss" && column.metric != "mae"; }, mean));
+  std::string note = "Reference: #" + std::to_string(summary.reference + 1) + " " + summary.kinds[summary.reference].kind.label() +
+                     ". The mean difference over seeds; s: p of a paired t-test over seeds";
+  if (summary.replicates > 0)
+    note += "; in brackets 95 % of " + std::to_string(summary.replicates) + " paired resamplings of the " +
+            (summary.group.empty() ? "test rows" : "values of \"" + summary.group + "\" with all their test rows") + ", r: their p";
+  note += ". ▲ better and ▼ worse by both at .05. The p are not corrected for the number of comparisons.";
+  tables.push_back(table_of_figures(
+      summary, "Differences to the reference", note, [](const Measured& column) { return column.is_main; },
+      [&](size_t k, size_t c) {
+        return k == summary.reference ? std::string("reference") : difference(summary.kinds[k].figures[c], summary.columns[c].greater_is_better);
+      }));
+  if (std::any_of(summary.columns.begin(), summary.columns.end(), [](const Measured& column) { return column.task == "score"; }))
+    tables.push_back(table_of_figures(
+        summary, "Fused score",
+        "Rows in the order of " + summary.score + " within each value of \"" + summary.group + "\": GAUC of the events, NDCG of the core label.",
+        [](const Measured& column) { return column.task == "score"; }, mean));
+  tables.push_back(cost_table(summary));
+  return tables;
+}
+
+std::string markdown_of(const Table& table) {
+  std::string text = "## " + table.title + "\n\n" + table.note + "\n\n|";
+  for (const std::string& column : table.columns) text += " " + column + " |";
+  text += "\n|";
+  for (size_t c = 0; c < table.columns.size(); ++c) text += c < name_columns.size() ? "---|" : "---:|";
+  for (const auto& row : table.rows) {
+    text += "\n|";
+    for (const std::string& cell : row) text += " " + cell + " |";
+  }
+  return text + "\n";
+}
+
+void write_report(const Summary& summary, const std::string& title, const std::filesystem::path& folder) {
+  const std::vector<Table> tables = tables_of(summary);
+  const std::vector<Picture> pictures = pictures_of(summary);
+  const std::vector<std::string> remarks = remarks_of(summary);
+  std::string markdown = "# " + title + "\n";
+  for (const Table& table : tables) markdown += "\n" + markdown_of(table);
+  if (!remarks.empty()) markdown += "\n## Remarks\n\n";
+  for (const std::string& remark : remarks) markdown += "- " + remark + "\n";
+
+  std::string html =
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>" + escaped(title) +
+      "</title><style>body{font:15px/1.5 sans-serif;max-width:1400px;margin:2em auto;padding:0 1em;color:#222}h1{font-size:1.4em}h2{font-size:1.1em;"
+      "margin-top:2em}p{color:#555}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}td,th{padding:.25em "
+      ".7em;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}td.n,th:nth-child(-n+5){text-align:left}tbody tr:hover{background:#f4f7fa}"
+      ".pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:1em}svg{width:100%;height:auto}</style></head><body><h1>" +
+      escaped(title) + "</h1>\n";
+  html += html_of(tables[0]) +
+          "<h2>Pictures</h2><p>Numbers are those of the tables' rows; the dashed line joins the models that no other one beats in both."
+          "</p><div class=\"pictures\">";
+  for (const Picture& picture : pictures) html += "<div>" + svg_of(picture) + "</div>";
+  html += "</div>\n";
+  for (size_t t = 1; t < tables.size(); ++t) html += html_of(tables[t]);
+  if (!remarks.empty()) html += "<h2>Remarks</h2><ul>";
+  for (const std::string& remark : remarks) html += "<li>" + escaped(remark) + "</li>";
+  if (!remarks.empty()) html += "</ul>";
+
+  htl::write_json(folder / "report.json", {{"format", "compare.report"}, {"version", 1}, {"title", title}, {"pictures", json_of(pictures)}});
+  htl::write_atomically(folder / "results.csv", results_csv(summary));
+  htl::write_atomically(folder / "cells.csv", cells_csv(summary));
+  htl::write_atomically(folder / "results.md", markdown);
+  htl::write_atomically(folder / "report.html", html + "</body></html>\n");
+}
+
+}  // namespace compare

@@ -333,7 +333,8 @@ TEST(Exponentials, of_many_numbers_at_once_are_exact_to_a_few_roundings) {
   EXPECT_GT(far[2], 1e300);
   EXPECT_EQ(far[3], 1.0);
   EXPECT_LT(far[4], 1e-300);
-  std::vector<double> ends = {nan, 1, 2.2250738585072014e-308, 1.7976931348623157e308, .70710678118654746, .70710678118654757, 1.4142135623730949, 1.4142135623730951};
+  std::vector<double> ends = {
+      nan, 1, 2.2250738585072014e-308, 1.7976931348623157e308, .70710678118654746, .70710678118654757, 1.4142135623730949, 1.4142135623730951};
   const std::vector<double> before = ends;
   htl::detail::log_all(ends.data(), ends.size());
   EXPECT_TRUE(std::isnan(ends[0]));

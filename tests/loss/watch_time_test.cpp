@@ -320,7 +320,9 @@ TEST(Exponentials, of_many_numbers_at_once_are_exact_to_a_few_roundings) {
     for (size_t i = 0; i < logs.size(); ++i) {
       const long double x = std::log(static_cast<long double>(positive[i]));
       ASSERT_NEAR(logs[i], static_cast<double>(x), 4e-16 * std::max(1.0, std::abs(static_cast<double>(x)))) << positive[i];
-      if (std::abs(positive[i] - 1) < .3) ASSERT_NEAR(logs[i] / static_cast<double>(x), 1.0, 2e-15) << positive[i];
+      if (std::abs(positive[i] - 1) < .3 && x != 0) {
+        ASSERT_NEAR(logs[i] / static_cast<double>(x), 1.0, 2e-15) << positive[i];
+      }
     }
     const double top = z.max().item<double>();
     EXPECT_EQ(htl::detail::top_of_all(from, e.size()), top);

@@ -209,8 +209,8 @@ TEST_F(Registry, TextThatNamesNoMethodGetsASentence) {
   EXPECT_TRUE(contains(says("cagrad:c=1,c=2"), "the option \"c\" is there twice"));
   EXPECT_TRUE(contains(says("x:w=1;b"), "expected numbers between \";\", got \"b\""));
   EXPECT_TRUE(contains(says("x:w=1;;2"), "got \"\""));
-  EXPECT_TRUE(contains(says("x:inner.c=1"), "expected inner=METHOD before \"inner.c\""));
-  EXPECT_TRUE(contains(says("x:inner=1,inner.c=1"), "expected inner=METHOD before"));
+  EXPECT_TRUE(contains(says("x:inner.c=1"), "expected inner=NAME before \"inner.c\""));
+  EXPECT_TRUE(contains(says("x:inner=1,inner.c=1"), "expected inner=NAME before"));
   EXPECT_TRUE(contains(says("x:inner=y,inner.=1"), "the name of an option before"));
   EXPECT_TRUE(contains(sentence_of([] { Options({{"c", 1.0}, {"c", 2.0}}); }), "\"c\" is there twice"));
 }

@@ -271,7 +271,10 @@ template <RowLoss L>
   }
 
 /// @brief The same for a loss of several columns.
+/// @param loss gives `row` and `per_row`
+/// @param input float32 or float64 output [B, W]
 /// @param columns [B] or [B, C] in the output's type
+/// @param share [B] in the output's type; rows with 0 do not enter, whatever their output is
 template <ColumnRowLoss L>
   requires TaskLoss<L> at::Tensor one_pass(const L& loss, const LossInput& input, const at::Tensor& columns, const at::Tensor& share) {
     if (input.output.is_cpu()) return detail::OnePass::apply(input.output, columns, share, &detail::reduce_rows<L>, static_cast<const void*>(&loss));

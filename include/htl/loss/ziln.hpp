@@ -88,6 +88,8 @@ class ZILN {
   const ZILNOptions& options() const { return options_; }
 
   /// @brief [B] from outputs [B, 3] and labels [B].
+  /// @param outputs [B, 3]
+  /// @param labels [B]
   /// @param weight [B] the rows' weights, which `mean_over_positives` reads; undefined = 1 everywhere
   /// @throws c10::ValueError on other shapes
   at::Tensor operator()(const at::Tensor& outputs, const at::Tensor& labels, const at::Tensor& weight = {}) const {

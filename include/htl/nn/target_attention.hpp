@@ -98,6 +98,8 @@ class TargetAttentionImpl : public torch::nn::Cloneable<TargetAttentionImpl> {
     return out;
   }
   /// @brief A history by its number of entries, the first of each row.
+  /// @param history [B, L, D]
+  /// @param target [B, D]
   /// @param lengths [B] int64, each in [0, L]
   at::Tensor forward_lengths(const at::Tensor& history, const at::Tensor& target, const at::Tensor& lengths) {
     check_shape(who, "a history", history, {-1, -1, options.dim()});

@@ -14,6 +14,30 @@
 
 namespace htl::inline v0_1_0 {
 
+namespace detail {
+/// Has both forms; stands in for the form that a transform does not have.
+struct TransformOfBothForms {
+  std::vector<std::string> context() const;
+  TransformOfBothForms fitted(const at::Tensor& values) const;
+  TransformOfBothForms fitted(const at::Tensor& values, const Named<at::Tensor>& context) const;
+  at::Tensor apply(const at::Tensor& values) const;
+  at::Tensor apply(const at::Tensor& values, const Named<at::Tensor>& context) const;
+  at::Tensor inverse(const at::Tensor& values) const;
+  at::Tensor inverse(const at::Tensor& values, const Named<at::Tensor>& context) const;
+};
+template <class F>
+struct TransformForms {
+  using Plain = F;
+  using Contextual = TransformOfBothForms;
+};
+template <class F>
+  requires requires(const F& transform) { transform.context(); }
+struct TransformForms<F> {
+  using Plain = TransformOfBothForms;
+  using Contextual = F;
+};
+}  // namespace detail
+
 /// @brief What a label transform must offer. A transform is a value; fitting makes a new one.
 ///
 /// - `name()`: a short word, as in configuration files;
@@ -30,18 +54,16 @@ concept LabelTransform = std::copy_constructible<F> && requires(const F& transfo
   { transform.is_fitted() } -> std::same_as<bool>;
   { transform.statistics() } -> std::same_as<Options>;
   { transform.with_statistics(numbers) } -> std::same_as<F>;
-} &&(
-    requires(const F& transform, const at::Tensor& values) {
-      { transform.fitted(values) } -> std::same_as<F>;
-      { transform.apply(values) } -> std::same_as<at::Tensor>;
-      { transform.inverse(values) } -> std::same_as<at::Tensor>;
-    } ||
-    requires(const F& transform, const at::Tensor& values, const Named<at::Tensor>& context) {
-      { transform.context() } -> std::same_as<std::vector<std::string>>;
-      { transform.fitted(values, context) } -> std::same_as<F>;
-      { transform.apply(values, context) } -> std::same_as<at::Tensor>;
-      { transform.inverse(values, context) } -> std::same_as<at::Tensor>;
-    });
+} && requires(const typename detail::TransformForms<F>::Plain& transform, const at::Tensor& values) {
+  { transform.fitted(values) } -> std::same_as<typename detail::TransformForms<F>::Plain>;
+  { transform.apply(values) } -> std::same_as<at::Tensor>;
+  { transform.inverse(values) } -> std::same_as<at::Tensor>;
+} && requires(const typename detail::TransformForms<F>::Contextual& transform, const at::Tensor& values, const Named<at::Tensor>& context) {
+  { transform.context() } -> std::same_as<std::vector<std::string>>;
+  { transform.fitted(values, context) } -> std::same_as<typename detail::TransformForms<F>::Contextual>;
+  { transform.apply(values, context) } -> std::same_as<at::Tensor>;
+  { transform.inverse(values, context) } -> std::same_as<at::Tensor>;
+};
 
 /// @brief No transform: the label in its own unit.
 struct IdentityTransform {

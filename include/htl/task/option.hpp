@@ -100,6 +100,7 @@ inline std::string text_of_number(double number) {
 
 }  // namespace detail
 
+/// @brief Whether both hold the same.
 inline bool operator==(const Option& a, const Option& b) {
   const auto* const one = std::get_if<std::shared_ptr<const Spec>>(&a.value_);
   const auto* const other = std::get_if<std::shared_ptr<const Spec>>(&b.value_);

@@ -328,9 +328,6 @@ FAULTS = [
     Fault("bias_served", "the bias is served too", "nn/bias_tower.hpp",
           "if (!is_training()) return output;", "if (!is_training() && !context.defined()) return output;",
           "nn/bias_tower", "BiasTower.takes_a_planted_bias_from_the_model"),
-    Fault("balancer_inactive", "an inactive task's loss is weighed", "balance/balance_method.hpp",
-          "return active.defined() ? active.to(losses.options()) : at::ones({tasks()}, losses.options());", "return at::ones({tasks()}, losses.options());",
-          "balance/balancer", "Balancing.InactiveTasksAreNotHeard"),
 
     # ---- optimizers
     Fault("schedule_off_by_one", "the warm-up is one step late", "optim/schedule.hpp",

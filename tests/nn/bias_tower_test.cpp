@@ -70,6 +70,7 @@ TEST(BiasTower, takes_a_planted_bias_from_the_model) {
   EXPECT_NEAR(model->weight.item<double>(), 1.0, .1);
   bias->eval();
   EXPECT_TRUE(same_bits(bias->forward(model->forward(x), {}), model->forward(x)));
+  EXPECT_TRUE(same_bits(bias->forward(model->forward(x), context), model->forward(x))) << "a context that is there changes nothing";
 }
 
 TEST(BiasTower, refuses_wrong_shapes_with_a_sentence) {

@@ -221,6 +221,10 @@ TEST(Grouped, has_a_transform_for_each_bucket_of_the_column) {
         labels.masked_select(duration.gt(bucket == 0 ? -1.0 : edges[bucket - 1]).logical_and(duration.le(bucket == 3 ? 1e9 : edges[bucket])));
     EXPECT_NEAR(z[row].item<double>(), (labels[row] - here.mean()).div(here.std(false)).item<double>(), 1e-9);
   }
+  // a row on an edge belongs to the bucket below it
+  const AnyLabelTransform two = htl::label_transform("grouped", {{"inner", "min_max"}, {"column", "duration"}, {"edges", {10.0, 20.0}}, {"min_rows", 1}})
+                                    .fitted({doubles({0, 1, 0, 10, 0, 100})}, durations(doubles({9, 10, 11, 20, 21, 30})));
+  EXPECT_TRUE(close(two.apply(doubles({1, 1, 1}), durations(doubles({10, 20, 30}))), doubles({1, .1, .01})));
   // a bucket with too few rows has the transform of all
   const AnyLabelTransform rare = htl::label_transform("grouped", {{"inner", "z_score"}, {"column", "duration"}, {"edges", {1000.0}}}).fitted({labels}, context);
   EXPECT_TRUE(close(rare.apply(doubles({10}), durations(doubles({2000}))), htl::z_score().fitted({labels}).apply(doubles({10})), 1e-9));

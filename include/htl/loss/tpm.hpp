@@ -148,6 +148,7 @@ struct TPM {
   double row(const double* output, const double* columns, double* slope) const {
     const size_t nodes = options.edges.size(), leaves = nodes + 1;
     std::array<double, 1 << kMostDepth> chance, reach, mean, second;  // of the nodes; leaves' numbers stand in mids
+    mean[0] = second[0] = 0.0;                                        // written by the last step of the loop up the tree, which compilers do not see
     const double label = *columns, each = 1.0 / static_cast<double>(nodes);
     const double* const mids = options.mids.data();
     std::array<double, 1 << kMostDepth> other, log_whole;

@@ -60,7 +60,8 @@ class AnyCalibrator {
   /// @throws c10::ValueError on wrong shapes, without an observed row, or where one is not finite
   AnyCalibrator fitted(const at::Tensor& prediction, const Label& label) const {
     if (!held_) return {};
-    const std::string who = "htl::" + name();
+    std::string who = "htl::";
+    who += name();
     check_shape(who, "predictions", prediction, {label.value.size(0)});
     const at::Tensor rows = label.observed_rows();
     const auto column = [&](const at::Tensor& values) {

@@ -116,8 +116,12 @@ inline std::string Option::text() const {
   if (const auto* const spec = std::get_if<std::shared_ptr<const Spec>>(&value_)) return (*spec)->name;
   std::string list;
   const auto& numbers = std::get<std::vector<double>>(value_);
-  for (const double number : numbers) list += (list.empty() ? "" : ";") + detail::text_of_number(number);
-  return numbers.size() == 1 ? list + ";" : list;
+  for (const double number : numbers) {  // += and not +, for which GCC 12 warns of what can't happen
+    if (!list.empty()) list += ';';
+    list += detail::text_of_number(number);
+  }
+  if (numbers.size() == 1) list += ';';
+  return list;
 }
 
 }  // namespace htl

@@ -16,17 +16,12 @@ class Aitm final : public Model {
  public:
   explicit Aitm(const ModelOptions& options)
       : Model(options),
-        towers(register_module(
-            "towers", htl::AdaptiveInformationTransfer(options.tasks, htl::AdaptiveInformationTransferOptions(embedding->width() + options.numeric_width)
-                                                                          .tower(options.tower)
-                                                                          .dropout(options.dropout)
-                                                                          .generator(options.generator)))) {}
-  htl::TaskOutputs forward(const htl::Batch& batch) override {
-    std::vector<at::Tensor> views = views_of(batch);
-    if (batch.numeric.defined())
-      for (at::Tensor& view : views) view = at::cat({view, batch.numeric}, 1);
-    return towers->forward(views);
-  }
+        towers(register_module("towers", htl::AdaptiveInformationTransfer(options.tasks, htl::AdaptiveInformationTransferOptions(options.inputs.width())
+                                                                                             .numeric_width(options.inputs.numeric_width)
+                                                                                             .tower(options.tower)
+                                                                                             .dropout(options.dropout)
+                                                                                             .generator(options.generator)))) {}
+  htl::TaskOutputs forward(const htl::Batch& batch) override { return towers->forward(views_of(batch), inputs->numbers(batch)); }
 
   htl::AdaptiveInformationTransfer towers{nullptr};
 };

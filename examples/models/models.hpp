@@ -4,9 +4,8 @@
 #pragma once
 
 #include "aitm.hpp"
-#include "dbmtl.hpp"
+#include "bottom_model.hpp"
 #include "esmm.hpp"
-#include "shared_bottom.hpp"
 #include "towers.hpp"
 #include "trunk_model.hpp"
 
@@ -14,9 +13,11 @@
 #include <htl/nn/cross_stitch.hpp>
 #include <htl/nn/mixture_of_experts.hpp>
 #include <htl/nn/progressive_layered_extraction.hpp>
+#include <htl/transfer/relation_graph.hpp>
 
 #include <functional>
 #include <memory>
+#include <type_traits>
 
 namespace models {
 
@@ -28,14 +29,8 @@ struct NamedModel {
 
 namespace detail {
 
-/// The trunks before their model is there: what stands below them is an embedding of every field, and the numbers.
-inline std::vector<int64_t> inputs_of(const ModelOptions& options) {
-  std::vector<int64_t> widths{static_cast<int64_t>(options.fields.sizes().size()) * options.fields.dim()};
-  if (options.numeric_width > 0) widths.push_back(options.numeric_width);
-  return widths;
-}
 inline htl::MixtureOfExperts mixture(const ModelOptions& options) {
-  return htl::MixtureOfExperts(htl::MixtureOfExpertsOptions(inputs_of(options), options.tasks.size())
+  return htl::MixtureOfExperts(htl::MixtureOfExpertsOptions(part_widths(options), options.tasks.size())
                                    .experts(options.experts)
                                    .expert(options.trunk)
                                    .gate_dropout(options.gate_dropout)
@@ -45,7 +40,7 @@ inline htl::MixtureOfExperts mixture(const ModelOptions& options) {
 inline htl::ProgressiveLayeredExtraction extraction(const ModelOptions& options) {
   std::vector<htl::ExtractionLevel> levels;
   for (const int64_t width : options.trunk) levels.push_back({.expert = {width}});
-  return htl::ProgressiveLayeredExtraction(htl::ProgressiveLayeredExtractionOptions(inputs_of(options), options.tasks.size())
+  return htl::ProgressiveLayeredExtraction(htl::ProgressiveLayeredExtractionOptions(part_widths(options), options.tasks.size())
                                                .levels(levels)
                                                .gate_dropout(options.gate_dropout)
                                                .dropout(options.dropout)
@@ -58,21 +53,55 @@ inline std::vector<std::vector<int64_t>> layer_by_layer(const std::vector<int64_
   return levels;
 }
 inline htl::AdaTT adaptive_fusion(const ModelOptions& options) {
-  return htl::AdaTT(htl::AdaTTOptions(inputs_of(options), options.tasks.size())
+  return htl::AdaTT(htl::AdaTTOptions(part_widths(options), options.tasks.size())
                         .levels(layer_by_layer(options.trunk))
                         .gate_dropout(options.gate_dropout)
                         .dropout(options.dropout)
                         .generator(options.generator));
 }
 inline htl::CrossStitch stitched(const ModelOptions& options) {
-  return htl::CrossStitch(htl::CrossStitchOptions(inputs_of(options), options.tasks.size())
+  return htl::CrossStitch(htl::CrossStitchOptions(part_widths(options), options.tasks.size())
                               .levels(layer_by_layer(options.trunk))
                               .dropout(options.dropout)
                               .generator(options.generator));
 }
+inline htl::TaskGraph<> towers_above(const ModelOptions& options) {
+  return {options.tasks, htl::TaskGraphOptions(options.trunk.back())
+                             .tower(options.tower_above_trunk)
+                             .dropout(options.dropout)
+                             .generator(options.generator)
+                             .transfer(htl::Transfer::none)};
+}
+inline htl::RelationGraph relations_above(const ModelOptions& options) {
+  return htl::RelationGraph(options.tasks, htl::RelationGraphOptions(options.trunk.back())
+                                               .task({options.tower_above_trunk.front()})
+                                               .relation({options.tower_above_trunk.back()})
+                                               .dropout(options.dropout)
+                                               .generator(options.generator));
+}
+template <class Top>
+NamedModel on_bottom(Top (*top)(const ModelOptions&)) {
+  return {[=](const ModelOptions& options) { return std::make_shared<BottomModel<Top>>(options, top(options)); }};
+}
+/// What tasks share of a trunk: experts that several of them read. Gates, and a task's own experts in the last level, are the task's: no method weighs them.
+inline htl::Shared shared_in(htl::MixtureOfExperts& trunk) { return htl::shared(trunk->experts()); }
+inline htl::Shared shared_in(htl::CrossStitch& trunk) { return htl::shared(trunk); }
 template <class Trunk>
-NamedModel on_trunk(Trunk (*trunk)(const ModelOptions&), htl::Transfer transfer) {
-  return {[=](const ModelOptions& options) { return std::make_shared<TrunkModel<Trunk>>(options, trunk(options), transfer); }};
+htl::Shared shared_in(Trunk& trunk) {
+  constexpr bool owns_last = std::is_same_v<Trunk, htl::ProgressiveLayeredExtraction>;  // in AdaTT all tasks read all experts
+  htl::Shared shared;
+  const auto tasks = static_cast<size_t>(trunk->options.tasks());
+  for (size_t level = 0; level < trunk->options.levels().size(); ++level)
+    for (size_t task = owns_last && level + 1 == trunk->options.levels().size() ? tasks : 0; task <= tasks; ++task)
+      if (const htl::ParallelMlp experts = trunk->experts(level, task); experts) shared.add(experts);
+  return shared;
+}
+template <class Trunk>
+NamedModel on_trunk(Trunk (*make)(const ModelOptions&), htl::Transfer transfer) {
+  return {[=](const ModelOptions& options) {
+    Trunk trunk = make(options);
+    return std::make_shared<TrunkModel<Trunk>>(options, trunk, shared_in(trunk), transfer);
+  }};
 }
 
 }  // namespace detail
@@ -88,8 +117,8 @@ inline htl::Named<NamedModel> all_models() {
   models.set("escm2", {towers(none), [](const htl::TaskSet& tasks) { return over_the_entire_space(tasks, EntireSpaceForm::escm2); }});
   models.set("aitm", {[](const ModelOptions& options) { return std::make_shared<Aitm>(options); },
                       [](const htl::TaskSet& tasks) { return with_order_calibration(tasks); }});
-  models.set("shared_bottom", {[](const ModelOptions& options) { return std::make_shared<SharedBottom>(options); }});
-  models.set("dbmtl", {[](const ModelOptions& options) { return std::make_shared<Dbmtl>(options); }});
+  models.set("shared_bottom", detail::on_bottom(detail::towers_above));
+  models.set("dbmtl", detail::on_bottom(detail::relations_above));
   models.set("mmoe", detail::on_trunk(detail::mixture, none));
   models.set("ple", detail::on_trunk(detail::extraction, none));
   models.set("adatt", detail::on_trunk(detail::adaptive_fusion, none));

@@ -14,13 +14,13 @@ class TaskTowers final : public Model {
  public:
   TaskTowers(const ModelOptions& options, htl::Transfer transfer)
       : Model(options),
-        graph(register_module("graph", htl::TaskGraph<>(options.tasks, htl::TaskGraphOptions(embedding->width())
-                                                                           .numeric_width(options.numeric_width)
+        graph(register_module("graph", htl::TaskGraph<>(options.tasks, htl::TaskGraphOptions(options.inputs.width())
+                                                                           .numeric_width(options.inputs.numeric_width)
                                                                            .tower(options.tower)
                                                                            .dropout(options.dropout)
                                                                            .generator(options.generator)
                                                                            .transfer(transfer)))) {}
-  htl::TaskOutputs forward(const htl::Batch& batch) override { return graph->forward(views_of(batch), batch.numeric); }
+  htl::TaskOutputs forward(const htl::Batch& batch) override { return graph->forward(views_of(batch), inputs->numbers(batch)); }
 
   htl::TaskGraph<> graph{nullptr};
 };

@@ -10,12 +10,12 @@
 
 namespace models {
 
-/// embeddings → trunk → a representation a task → towers. The adjuster sees the tasks' exact gradients of the trunk and of the embeddings.
+/// embeddings → trunk → a representation a task → towers. The adjuster sees the tasks' exact gradients of what they share of the trunk, and of the embeddings.
 /// @tparam Trunk a module holder: forward(parts) gives T representations, representation_width() their width
 template <class Trunk>
 class TrunkModel final : public Model {
  public:
-  TrunkModel(const ModelOptions& options, Trunk layers, htl::Transfer transfer)
+  TrunkModel(const ModelOptions& options, Trunk layers, htl::Shared of_trunk, htl::Transfer transfer)
       : Model(options),
         trunk(register_module("trunk", std::move(layers))),
         graph(register_module("graph", htl::TaskGraph<>(options.tasks, htl::TaskGraphOptions(trunk->representation_width())
@@ -23,7 +23,7 @@ class TrunkModel final : public Model {
                                                                            .dropout(options.dropout)
                                                                            .generator(options.generator)
                                                                            .transfer(transfer)))),
-        shared_(htl::shared(trunk, embedding)) {}
+        shared_(std::move(of_trunk.add(inputs).others_summed())) {}
 
   htl::TaskOutputs forward(const htl::Batch& batch) override {
     const std::vector<at::Tensor> known = trunk->forward(parts_of(batch));

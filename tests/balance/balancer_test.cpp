@@ -8,10 +8,9 @@
 #include <htl/weighting/pcgrad.hpp>
 #include <htl/weighting/sum.hpp>
 
+#include <support/meta_operators.hpp>
 #include <support/seeded.hpp>
 
-#include <ATen/ExpandUtils.h>
-#include <torch/library.h>
 #include <torch/nn/modules/linear.h>
 #include <torch/optim/sgd.h>
 
@@ -19,24 +18,6 @@
 #include <limits>
 
 namespace {
-
-// What LibTorch has for the meta device in Python only: the shapes of these operators' results.
-at::Tensor& logical(const at::Tensor& one, const at::Tensor& other, at::Tensor& out) {
-  out.resize_(at::infer_size(one.sizes(), other.sizes()));
-  return out;
-}
-at::Tensor& same(const at::Tensor& of, at::Tensor& out) { return logical(of, of, out); }
-at::Tensor where(const at::Tensor& condition, const at::Tensor& yes, const at::Tensor& no) {
-  const std::vector<int64_t> sizes = at::infer_size(at::infer_size(condition.sizes(), yes.sizes()), no.sizes());
-  return at::empty(sizes, at::TensorOptions().dtype(at::result_type(yes, no)).device(at::kMeta));
-}
-TORCH_LIBRARY_IMPL(aten, Meta, library) {
-  library.impl("logical_and.out", &logical);
-  library.impl("logical_or.out", &logical);
-  library.impl("logical_not.out", &same);
-  library.impl("abs.out", &same);
-  library.impl("where.self", &where);
-}
 
 using namespace htl;
 using namespace htl::test;
@@ -217,7 +198,7 @@ TEST_F(Balancing, NeverWaitsForADevice) {  // tensors of the meta device have no
                                              .step = step,
                                              .epoch = step / 2};
                     BalanceTerms terms = balance(method, input, parameter, state);
-                    htl::detail::check_terms(terms, input, names);
+                    htl::detail::check_terms(terms, input, losses, names);
                     htl::detail::balanced_losses(losses, terms).sum().backward();
                     method.observe(input.losses, state);
                     if (step % 2 == 1) method.end_epoch(state);

@@ -418,6 +418,34 @@ TEST_F(FieldEmbeddingTest, LooksUpEveryFieldInItsOwnRows) {
   EXPECT_TRUE(embedding->row_tables()[0].is_same(embedding->table()));
 }
 
+TEST_F(FieldEmbeddingTest, LooksUpSomeFieldsAsAllOfThem) {
+  Random random(11);
+  FieldEmbedding embedding(FieldEmbeddingOptions({5, 7, 2, 9}, 3).initial_sd(1.0).pooling(Pooling::mean));
+  for (int round = 0; round < 60; ++round) {
+    const FieldBatch batch = random_field_batch(random, round == 0 ? 0 : random.integer(1, 20), embedding->fields(), at::kFloat);
+    const Tensor all = embedding->lookup(batch).raw();
+    std::vector<int64_t> chosen;
+    std::vector<Tensor> expected;
+    for (int64_t count = random.integer(1, 5); count > 0; --count) {
+      chosen.push_back(random.integer(0, 3));
+      expected.push_back(all.narrow(1, chosen.back() * 3, 3));
+    }
+    for (const FieldBatch& form : {batch, batch.as_bags()}) {
+      EXPECT_TRUE(same_bits(embedding->lookup(form).raw(), all));
+      const FieldBatch selected = form.select(chosen);
+      EXPECT_EQ(selected.rows(), batch.rows());
+      EXPECT_EQ(selected.is_short(), form.is_short());
+      EXPECT_TRUE(same_bits(embedding->lookup(selected, chosen).raw(), at::cat(expected, 1)));
+    }
+  }
+  const FieldBatch batch = FieldBatch::of(at::zeros({2, 4}, at::kInt));
+  EXPECT_FALSE(batch.as_bags().is_short());
+  EXPECT_TRUE(contains(sentence_of([&] { batch.select({1, 4}); }), "htl::FieldBatch: expected positions of its 4 fields, got 4"));
+  EXPECT_TRUE(contains(sentence_of([&] { batch.select({}); }), "htl::FieldBatch: expected at least one field to select, got none"));
+  EXPECT_TRUE(contains(sentence_of([&] { embedding->lookup(batch, {0, 1, -1, 2}); }), "htl::FieldEmbedding: expected positions of its 4 fields, got -1"));
+  EXPECT_TRUE(contains(sentence_of([&] { embedding->lookup(batch, {0, 1}); }), "htl::lookup: expected ids of 2 fields, got 4"));
+}
+
 TEST_F(FieldEmbeddingTest, DrawsFromTheGivenDeviationAndFreezesZero) {
   FieldEmbedding embedding(FieldEmbeddingOptions({3000, 2000}, 10).initial_sd(0.2).frozen_zero(true));
   EXPECT_NEAR(embedding->weight.std().item<double>(), 0.2, 0.005);

@@ -14,6 +14,9 @@
 namespace {
 
 using htl::test::close;
+using htl::test::contains;
+using htl::test::same_bits;
+using htl::test::sentence_of;
 
 class Models : public htl::test::Seeded {};
 
@@ -23,10 +26,21 @@ htl::TaskSet graph() {
           htl::binary("buy").after("click"), htl::multiclass("reason", 3).after("buy")};
 }
 
-htl::Batch draw(const htl::TaskSet& tasks, int64_t rows, bool numeric) {
+/// What the models read: ids alone, ids and numbers, or histories and numbers that are embedded beside a vector of three numbers.
+enum class Reads { ids, numbers, periodic, piecewise };
+
+htl::Batch draw(const htl::TaskSet& tasks, int64_t rows, Reads reads) {
   const at::Tensor ids = torch::randint(20, {rows, 3}), click = torch::rand({rows}).lt(.3 + .02 * ids.select(1, 0)).to(at::kFloat);
   const at::Tensor buy = click * torch::rand({rows}).lt(.2 + .03 * ids.select(1, 1)).to(at::kFloat);
-  htl::Batch batch{htl::FieldBatch::of(ids), numeric ? torch::randn({rows, 2}) : at::Tensor(), {}};
+  htl::Batch batch{htl::FieldBatch::of(ids), {}, {}};
+  if (reads == Reads::numbers) batch.numeric = torch::randn({rows, 2});
+  if (reads == Reads::periodic || reads == Reads::piecewise) {  // the field in the middle has 0 to 4 ids
+    batch.numeric = torch::randn({rows, 5});
+    at::Tensor lengths = torch::ones({rows, 3}, at::kLong);
+    lengths.select(1, 1).copy_(torch::randint(5, {rows}));
+    const at::Tensor ends = lengths.reshape({-1}).cumsum(0);
+    batch.fields = htl::FieldBatch::bags(torch::randint(20, {ends[-1].item<int64_t>()}), at::cat({torch::zeros({1}, at::kLong), ends}), 3);
+  }
   for (const htl::TaskSpec& task : tasks) {
     if (task.kind() == htl::TaskKind::multiclass) {
       batch.labels.set(task.name(), {torch::randint(task.classes(), {rows}).to(at::kLong)});
@@ -37,13 +51,20 @@ htl::Batch draw(const htl::TaskSet& tasks, int64_t rows, bool numeric) {
   return batch;
 }
 
-models::ModelOptions options_for(const htl::TaskSet& tasks, int64_t numeric_width, htl::AnyWeighting adjuster) {
+models::ModelOptions options_for(const htl::TaskSet& tasks, Reads reads, htl::AnyWeighting adjuster) {
   models::ModelOptions options{tasks, htl::FieldEmbeddingOptions({20, 20, 20}, 4).initial_sd(.3)};
-  options.numeric_width = numeric_width;
+  if (reads == Reads::numbers) options.inputs.numeric_width = 2;
+  if (reads == Reads::periodic || reads == Reads::piecewise) {
+    options.inputs.histories = {{.history = 1, .target = 2, .shares_rows = reads == Reads::periodic}};
+    options.inputs.attention = {8, 6};
+    options.inputs.numeric_width = 3;
+    if (reads == Reads::periodic) options.inputs.periodic = htl::PeriodicEmbeddingOptions(2, 3).dim(4);
+    if (reads == Reads::piecewise) options.inputs.piecewise = htl::PiecewiseLinearEmbeddingOptions({{-1., 0., 1.}, {-.5, .5}}).dim(4);
+  }
   options.adjuster = std::move(adjuster);
-  options.tower = {12, 8};
-  options.trunk = {10, 6};
-  options.tower_above_trunk = {8, 5};
+  options.tower = {24, 16};  // narrower ones may have a layer that is dead for all rows
+  options.trunk = {20, 12};
+  options.tower_above_trunk = {20, 12};
   options.experts = 3;
   return options;
 }
@@ -53,7 +74,7 @@ htl::Named<at::Tensor> gradients(models::Model& model) {
   htl::Named<at::Tensor> result;
   for (const auto& parameter : model.named_parameters()) {
     at::Tensor gradient = parameter.value().grad();
-    if (parameter.key() == "embedding.weight") {
+    if (parameter.key() == "inputs.embedding.weight") {
       const htl::RowGradient& rows = model.embedding->table().gradient();
       gradient = torch::zeros_like(parameter.value());
       if (rows.defined()) gradient.index_add_(0, rows.rows, rows.values);
@@ -65,18 +86,19 @@ htl::Named<at::Tensor> gradients(models::Model& model) {
 
 TEST_F(Models, fit_every_graph_of_tasks_and_reach_all_their_parameters) {
   for (const htl::TaskSet& given : {chain(), graph()}) {
-    for (const bool numeric : {false, true}) {
+    for (const Reads reads : {Reads::ids, Reads::numbers, Reads::periodic, Reads::piecewise}) {
       for (const auto& [name, named] : models::all_models()) {
         SCOPED_TRACE(name);
         const htl::TaskSet tasks = named.tasks(given);
-        const std::shared_ptr<models::Model> model = named.make(options_for(tasks, numeric ? 2 : 0, htl::Sum{}));
-        const htl::Batch batch = draw(tasks, 64, numeric);
+        const std::shared_ptr<models::Model> model = named.make(options_for(tasks, reads, htl::Sum{}));
+        const htl::Batch batch = draw(tasks, 64, reads);
         const htl::TaskOutputs outputs = model->forward(batch);
         for (int64_t t = 0; t < tasks.size(); ++t) EXPECT_EQ(outputs[tasks[t].name()].sizes(), (std::vector<int64_t>{64, tasks[t].output_width()}));
         model->backward(htl::HybridLoss(tasks)(outputs, batch.labels));
         for (const auto& [parameter, gradient] : gradients(*model)) {
           ASSERT_TRUE(gradient.defined()) << parameter;
           EXPECT_TRUE(gradient.isfinite().all().item<bool>()) << parameter;
+          EXPECT_TRUE(gradient.any().item<bool>()) << parameter;
         }
       }
     }
@@ -85,34 +107,79 @@ TEST_F(Models, fit_every_graph_of_tasks_and_reach_all_their_parameters) {
 
 TEST_F(Models, give_by_an_adjuster_of_ones_the_gradient_of_the_plain_sum) {
   const std::vector<double> ones(5, 1.0);
-  for (const auto& [name, named] : models::all_models()) {
-    SCOPED_TRACE(name);
-    const htl::TaskSet tasks = named.tasks(graph());
-    const htl::Batch batch = draw(tasks, 64, true);
-    torch::manual_seed(3);
-    const std::shared_ptr<models::Model> plain = named.make(options_for(tasks, 2, htl::Sum{}));
-    torch::manual_seed(3);
-    const std::shared_ptr<models::Model> adjusted = named.make(options_for(tasks, 2, htl::Constant{ones}));
-    for (models::Model* model : {plain.get(), adjusted.get()}) {
-      torch::manual_seed(4);  // of the label embeddings' noise
-      model->backward(htl::HybridLoss(tasks)(model->forward(batch), batch.labels));
+  for (const Reads reads : {Reads::numbers, Reads::periodic}) {
+    for (const auto& [name, named] : models::all_models()) {
+      SCOPED_TRACE(name);
+      const htl::TaskSet tasks = named.tasks(graph());
+      const htl::Batch batch = draw(tasks, 64, reads);
+      torch::manual_seed(3);
+      const std::shared_ptr<models::Model> plain = named.make(options_for(tasks, reads, htl::Sum{}));
+      torch::manual_seed(3);
+      const std::shared_ptr<models::Model> adjusted = named.make(options_for(tasks, reads, htl::Constant{ones}));
+      for (models::Model* model : {plain.get(), adjusted.get()}) {
+        torch::manual_seed(4);  // of the label embeddings' noise
+        model->backward(htl::HybridLoss(tasks)(model->forward(batch), batch.labels));
+      }
+      const htl::Named<at::Tensor> expected = gradients(*plain), found = gradients(*adjusted);
+      for (const auto& [parameter, gradient] : expected) EXPECT_TRUE(close(found[parameter], gradient, 2e-4, 1e-6)) << parameter;
     }
-    const htl::Named<at::Tensor> expected = gradients(*plain), found = gradients(*adjusted);
-    for (const auto& [parameter, gradient] : expected) EXPECT_TRUE(close(found[parameter], gradient, 2e-4, 1e-6)) << parameter;
   }
+}
+
+TEST_F(Models, read_a_history_for_its_target_beside_pooled_fields_and_numbers) {
+  for (const Reads reads : {Reads::periodic, Reads::piecewise}) {
+    const htl::TaskSet tasks = chain();
+    models::InputOptions options = options_for(tasks, reads, htl::Sum{}).inputs;
+    options.histories.front().target = 0;
+    models::Inputs inputs(options);
+    const htl::Batch batch = draw(tasks, 40, reads);
+    const at::Tensor table = inputs->embedding->weight, found = inputs->forward(batch);
+    EXPECT_EQ(found.sizes(), (std::vector<int64_t>{40, options.width()}));
+    EXPECT_EQ(options.width(), 3 * 4 + 2 * 4);
+    const auto id_at = [&](int64_t place) { return batch.fields.ids[place].item<int64_t>(); };
+    const auto offset = [&](int64_t bag) { return batch.fields.offsets[bag].item<int64_t>(); };
+    for (int64_t row = 0; row < 40; ++row) {
+      const at::Tensor target = table[id_at(offset(3 * row))], other = table[40 + id_at(offset(3 * row + 2))];
+      std::vector<at::Tensor> entries;
+      for (int64_t place = offset(3 * row + 1); place < offset(3 * row + 2); ++place)
+        entries.push_back(table[(options.histories[0].shares_rows ? 0 : 20) + id_at(place)]);
+      const at::Tensor attended = entries.empty() ? torch::zeros({1, 4}) : inputs->attentions[0]->forward(at::stack(entries).unsqueeze(0), target.unsqueeze(0));
+      EXPECT_TRUE(close(found[row].narrow(0, 0, 12), at::cat({target, other, attended[0]}), 1e-5, 1e-6)) << row;
+    }
+    EXPECT_TRUE(same_bits(inputs->numbers(batch), batch.numeric.narrow(1, 2, 3)));
+    htl::Batch narrow = batch;
+    narrow.numeric = batch.numeric.narrow(1, 0, 4);
+    EXPECT_TRUE(contains(sentence_of([&] { inputs->forward(narrow); }), "models::Inputs: expected numbers of shape [40, 5], got [40, 4]"));
+  }
+  models::InputOptions wrong(htl::FieldEmbeddingOptions({5, 5}, 4));
+  wrong.histories = {{.history = 1, .target = 1}};
+  EXPECT_TRUE(contains(sentence_of([&] { models::Inputs{wrong}; }), "expected the position of a field that is no history as the target of 1, got 1"));
+  wrong.histories = {{.history = 2, .target = 1}};
+  EXPECT_TRUE(contains(sentence_of([&] { models::Inputs{wrong}; }), "expected the position of one more field as a history, got 2"));
+}
+
+TEST_F(Models, of_the_entire_space_have_a_propensity_where_there_is_one_event_before) {
+  const htl::TaskSet steps{htl::binary("click"), htl::binary("view").after("click"), htl::binary("buy").after("view")};
+  const htl::TaskSet tasks = models::over_the_entire_space(steps, models::EntireSpaceForm::escm2);
+  EXPECT_TRUE(tasks["click"].losses().empty());
+  EXPECT_EQ(tasks["view"].losses().size(), 2U);
+  EXPECT_EQ(tasks["view"].output_width(), 2);
+  ASSERT_EQ(tasks["buy"].losses().size(), 1U) << "σ of the view's logit is no propensity over all rows";
+  EXPECT_EQ(tasks["buy"].losses()[0].loss.reads(), (std::vector<std::string>{"click", "view"}));
+  EXPECT_EQ(models::over_the_entire_space(steps, models::EntireSpaceForm::esmm)["view"].output_width(), 1);
 }
 
 TEST_F(Models, learn_with_an_adjuster_that_weighs) {
   for (const auto& [name, named] : models::all_models()) {
     SCOPED_TRACE(name);
     const htl::TaskSet tasks = named.tasks(chain());
-    const std::shared_ptr<models::Model> model = named.make(options_for(tasks, 0, htl::UPGrad{}));
+    const std::shared_ptr<models::Model> model = named.make(options_for(tasks, Reads::ids, htl::UPGrad{}));
     const htl::HybridLoss loss(tasks);
     htl::RowAdagrad rows(model->embedding, {.lr = .1});
     torch::optim::Adam dense(htl::dense_parameters(*model), 5e-3);
     double first = 0.0, last = 0.0;
     for (int step = 0; step < 150; ++step) {
-      const htl::Batch batch = draw(tasks, 256, false);
+      const htl::Batch batch = draw(tasks, 256, Reads::ids);
       dense.zero_grad();
       const htl::TaskLosses losses = loss(model->forward(batch), batch.labels);
       model->backward(losses);

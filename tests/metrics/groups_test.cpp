@@ -112,6 +112,13 @@ TEST(BySegment, is_the_metric_of_each_segments_rows) {
     EXPECT_EQ(auc.value(), alone.value()) << number;
   }
   EXPECT_EQ(sentence_of([&] { whole.add(score, {y}, y); }), "htl::BySegment: expected integer segments, got Double");
+  EXPECT_EQ(sentence_of([&] { whole.add(torch::zeros({301}, at::kDouble), {y}, segment); }),
+            "htl::BySegment: expected predictions of 300 rows, got shape [301]");
+  at::Tensor broken = score.clone();
+  broken[299] = std::nan("");
+  const double before = whole.segments().begin()->second.value();
+  EXPECT_NE(sentence_of([&] { whole.add(broken, {y}, segment); }), "no error");
+  EXPECT_EQ(whole.segments().begin()->second.value(), before) << "a batch is added whole or not at all";
   EXPECT_EQ(sentence_of([&] { whole.add(score, {y}, segment.slice(0, 1)); }), "htl::BySegment: expected segments of shape [300], got [299]");
 }
 

@@ -82,7 +82,7 @@ TEST(BiasTower, refuses_wrong_shapes_with_a_sentence) {
   EXPECT_EQ(sentence_of([&] {
               tower->forward(torch::zeros({2, 1}), torch::zeros({2, 4}));
             }),
-            "htl::BiasTower: expected the context of shape [any, 3], got [2, 4]");
+            "htl::BiasTower: expected the context of shape [2, 3], got [2, 4]");
   EXPECT_EQ(sentence_of([&] {
               tower->forward(torch::zeros({2, 1}), torch::zeros({1, 3}));
             }),

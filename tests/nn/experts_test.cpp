@@ -14,6 +14,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <support/dense_rows.hpp>
 #include <support/given.hpp>
+#include <support/modules.hpp>
 #include <support/seeded.hpp>
 
 #include <functional>
@@ -24,18 +25,13 @@ namespace {
 
 using at::Tensor;
 using test::close;
+using test::randomize;
+using test::reached;
 using test::same_bits;
 using Tensors = std::vector<Tensor>;
 using Parameters = torch::OrderedDict<std::string, Tensor>;
 
 Tensors leaves_of(const torch::nn::Module& module) { return module.parameters(); }
-
-template <class Module>
-void randomize(Module& module, test::Random& random, double sd = .5) {
-  module->to(at::kDouble);
-  const at::NoGradGuard no_grad;
-  for (Tensor& parameter : module->parameters()) parameter.copy_(random.normal(parameter.sizes(), sd));
-}
 
 /// The outputs of n MLPs, one after the other, from the parameters of a ParallelMlp. With own inputs MLP i reads its columns of x.
 Tensors loop_of_mlps(const Parameters& p, const std::string& name, const Tensor& x, int64_t count, const std::vector<int64_t>& hidden, bool is_gate = false,
@@ -369,17 +365,6 @@ TEST(SharedBlocks, StartWithExpertsThatDiffer) {
   AdaTT adatt(AdaTTOptions(6, 2).experts(4));
   EXPECT_LE(adatt->named_parameters()["level_0.residual_0"].abs().max().item<double>(), .5);
   EXPECT_TRUE(close(CrossStitch(CrossStitchOptions(6, 3))->stitch(1), at::tensor({.9, .05, .05, .05, .9, .05, .05, .05, .9}).view({3, 3}), 0.0, 1e-7));
-}
-
-/// Names of the parameters that a task's loss reaches with a gradient other than 0.
-template <class Net>
-std::set<std::string> reached(Net& net, const Tensor& x, size_t task) {
-  net->zero_grad();
-  net->forward(x)[task].square().sum().backward();
-  std::set<std::string> names;
-  for (const auto& item : net->named_parameters())
-    if (item.value().grad().defined() && item.value().grad().any().template item<bool>()) names.insert(item.key());
-  return names;
 }
 
 TEST(SharedBlocks, TrainWhatATaskReadsAndNothingElse) {

@@ -16,6 +16,7 @@
 #include <support/dense_rows.hpp>
 #include <support/given.hpp>
 #include <support/gradcheck.hpp>
+#include <support/modules.hpp>
 #include <support/seeded.hpp>
 
 #include <limits>
@@ -26,17 +27,12 @@ namespace {
 
 using at::Tensor;
 using test::close;
+using test::randomize;
 using test::same_bits;
 using test::sentence_of;
 using Tensors = std::vector<Tensor>;
 using Parameters = torch::OrderedDict<std::string, Tensor>;
 
-template <class Module>
-void randomize(Module& module, test::Random& random, double sd = .5) {
-  module->to(at::kDouble);
-  const at::NoGradGuard no_grad;
-  for (Tensor& parameter : module->parameters()) parameter.copy_(random.normal(parameter.sizes(), sd));
-}
 double number(const Tensor& tensor, std::initializer_list<int64_t> place) {
   Tensor at_place = tensor.detach();
   for (const int64_t index : place) at_place = at_place[index];
@@ -433,6 +429,20 @@ TEST(TargetAttention, ClonesSavesLoadsAndRepeatsItsBits) {
   at::autocast::clear_cache();
   copy->to(at::kBFloat16);
   EXPECT_TRUE(close(copy->forward(history.to(at::kBFloat16), target.to(at::kBFloat16), mask), exact, .1, .05));
+}
+
+TEST(TargetAttention, ByTensorsSumsManyWeightsAndLooksAtNoPadding) {
+  // 1000 equal entries in bfloat16, whose own sums would stand still at 256
+  const Tensor entries = at::ones({1000, 2}, at::kBFloat16), row = at::zeros({1000}, at::kLong);
+  const auto [sum, weights] = detail::bag_sum_tensors(at::zeros({1000}, at::kBFloat16), entries, row, 1, true, {});
+  EXPECT_NEAR(weights.sum().item<double>(), 1.0, 1e-5);
+  // a score of padding that overflows has neither weight nor gradient
+  const Tensor scores = at::tensor({1.0, 2.0, 1e4}).requires_grad_(), valid = at::tensor({1, 1, 0}).to(at::kBool);
+  const auto [out, kept] = detail::bag_sum_tensors(scores, at::ones({3, 2}), at::zeros({3}, at::kLong), 1, true, valid);
+  EXPECT_EQ(kept[2].item<double>(), 0.0);
+  (out * at::tensor({1.0, 2.0})).sum().backward();
+  EXPECT_TRUE(scores.grad().isfinite().all().item<bool>());
+  EXPECT_EQ(scores.grad()[2].item<double>(), 0.0);
 }
 
 TEST(TargetAttention, PrintsItselfAndSaysWhatIsWrong) {

@@ -612,7 +612,7 @@ TEST_F(Aggregators, RefuseBadOptionsShapesAndMissingLosses) {
   EXPECT_TRUE(contains(sentence_of([&] { GradDrop{}.aggregate_with(step.gradients, {}); }), "uniform numbers for 4 parts, got 0"));
   ExcessMTL::State excess;
   ExcessMTL{}.aggregate(step.gradients, excess);
-  EXPECT_TRUE(contains(sentence_of([&] { ExcessMTL{}.aggregate(random_step(random, 3, at::kDouble).gradients, excess); }), "[2] tasks, the Gramian has 3"));
+  EXPECT_TRUE(contains(sentence_of([&] { ExcessMTL{}.aggregate(random_step(random, 3, at::kDouble).gradients, excess); }), "[2] tasks, this batch has 3"));
   TaskGradients fewer = step.gradients;
   fewer.parts.pop_back();
   EXPECT_TRUE(contains(sentence_of([&] { ExcessMTL{}.aggregate(fewer, excess); }), "made for 80 numbers, the task gradients have 68; forget it"));

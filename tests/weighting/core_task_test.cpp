@@ -275,7 +275,7 @@ TEST_F(CoreTaskTest, StateNamesItsFieldsAndContinuesFromThem) {
   restored.fields([&](const char* name, Tensor& field) { field = saved.at(name); });
   const TaskGramian next = gramian_of(random.normal({3, 4}), {2});
   EXPECT_TRUE(same_bits(method.weights(next, state), method.weights(next, restored)));
-  EXPECT_TRUE(contains(sentence_of([&] { method.weights(gramian_of(random.normal({2, 4}), {1}), state); }), "[3] tasks, the Gramian has 2"));
+  EXPECT_TRUE(contains(sentence_of([&] { method.weights(gramian_of(random.normal({2, 4}), {1}), state); }), "[3] tasks, this batch has 2"));
 }
 
 TEST_F(CoreTaskTest, IgnoresScale) {

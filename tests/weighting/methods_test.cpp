@@ -271,7 +271,7 @@ TEST_F(MethodsTest, GradVacKeepsItsTargetsAndSkipsGradientsWithoutAngle) {
   const TaskGramian next = gramian_of(random.normal({3, 4}));
   EXPECT_TRUE(same_bits(weights(method, next, state), weights(method, next, restored)));
   EXPECT_TRUE(same_bits(state.targets, restored.targets));
-  EXPECT_TRUE(contains(sentence_of([&] { weights(method, gramian_of(j2()), state); }), "made for [3, 3] tasks, the Gramian has 2"));
+  EXPECT_TRUE(contains(sentence_of([&] { weights(method, gramian_of(j2()), state); }), "made for [3, 3] tasks, this batch has 2"));
 
   const Tensor before = state.targets.clone();
   Tensor j = random.normal({3, 4});

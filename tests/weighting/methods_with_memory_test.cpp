@@ -374,7 +374,7 @@ void continues(const M& method, size_t fields) {
   }
   for (const auto& [name, field] : saved(state)) EXPECT_TRUE(same_bits(field, saved(restored).at(name))) << name;
   const std::string sentence = sentence_of([&] { weights(method, gramian_of(random.normal({2, 4}), row({1., 1.})), state); });
-  EXPECT_TRUE(contains(sentence, "made for [3] tasks, the Gramian has 2; forget it"));
+  EXPECT_TRUE(contains(sentence, "made for [3] tasks, this batch has 2; forget it"));
   // a memory is where it was left for inactive tasks
   TaskGramian nobody = problem();
   nobody.active = mask({0, 0, 0});

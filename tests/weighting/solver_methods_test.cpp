@@ -490,10 +490,10 @@ TEST_F(SolverMethodsTest, RefuseWhatIsOutOfRange) {
   says(NashMTL{.update_every = 0}, "expected update_every ≥ 1, got 0");
   says(FairGrad{.alpha = -1.0}, "htl::FairGrad: expected a finite alpha ≥ 0, got -1");
   MoDo::State modo{at::zeros({3}, at::kDouble)};
-  EXPECT_TRUE(contains(sentence_of([&] { MoDo{}.weights(two, modo); }), "htl::MoDo: the state was made for [3] tasks, the Gramian has 2; forget it"));
+  EXPECT_TRUE(contains(sentence_of([&] { MoDo{}.weights(two, modo); }), "htl::MoDo: the state was made for [3] tasks, this batch has 2; forget it"));
   NashMTL::State nash;
   nash.previous = at::zeros({3}, at::kDouble);
-  EXPECT_TRUE(contains(sentence_of([&] { NashMTL{}.weights(two, nash); }), "htl::NashMTL: the state was made for [3] tasks, the Gramian has 2"));
+  EXPECT_TRUE(contains(sentence_of([&] { NashMTL{}.weights(two, nash); }), "htl::NashMTL: the state was made for [3] tasks, this batch has 2"));
 }
 
 }  // namespace

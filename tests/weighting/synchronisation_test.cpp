@@ -18,11 +18,10 @@
 #include <htl/weighting/sum.hpp>
 #include <htl/weighting/trimmed_mean.hpp>
 
+#include <support/meta_operators.hpp>
 #include <support/seeded.hpp>
 
-#include <ATen/ExpandUtils.h>
 #include <ATen/record_function.h>
-#include <torch/library.h>
 
 #include <memory>
 #include <set>
@@ -30,23 +29,6 @@
 #include <vector>
 
 namespace {
-
-// What LibTorch has for the meta device in Python only: the shapes of these operators' results.
-at::Tensor& logical(const at::Tensor& one, const at::Tensor& other, at::Tensor& out) {
-  out.resize_(at::infer_size(one.sizes(), other.sizes()));
-  return out;
-}
-at::Tensor& logical_not(const at::Tensor& of, at::Tensor& out) { return logical(of, of, out); }
-at::Tensor where(const at::Tensor& condition, const at::Tensor& yes, const at::Tensor& no) {
-  const std::vector<int64_t> sizes = at::infer_size(at::infer_size(condition.sizes(), yes.sizes()), no.sizes());
-  return at::empty(sizes, at::TensorOptions().dtype(at::result_type(yes, no)).device(at::kMeta));
-}
-TORCH_LIBRARY_IMPL(aten, Meta, library) {
-  library.impl("logical_and.out", &logical);
-  library.impl("logical_or.out", &logical);
-  library.impl("logical_not.out", &logical_not);
-  library.impl("where.self", &where);
-}
 
 using namespace htl;
 using namespace htl::test;

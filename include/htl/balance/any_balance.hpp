@@ -5,6 +5,7 @@
 #pragma once
 
 #include <htl/balance/balance_method.hpp>
+#include <htl/task/state_owner.hpp>
 #include <htl/weighting/any_weighting.hpp>
 
 #include <memory>
@@ -47,9 +48,7 @@ struct BalanceMemoryOf final : AnyMemory {
   explicit BalanceMemoryOf(BalanceMemory<B> value) : memory(std::move(value)) {}
   std::unique_ptr<AnyMemory> clone() const override {
     auto result = std::make_unique<BalanceMemoryOf>(memory);
-    result->fields([](const char*, at::Tensor& field) {
-      if (field.defined()) field = field.clone();
-    });
+    own_fields(result->memory);
     return result;
   }
   void fields(const std::function<void(const char*, at::Tensor&)>& visit) override {

@@ -10,6 +10,7 @@
 
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -46,9 +47,9 @@ at::Tensor read_losses(const TaskLosses& losses, const std::vector<std::string>&
 }
 
 /// Sets what a method says of inactive tasks to 0.
-/// @throws c10::ValueError unless there is a number for each task; on the CPU also where a weight is not finite
+/// @throws c10::ValueError unless there is a number for each task; on the CPU also where a weight is not finite in the type of the task's balanced loss
 template <class = void>
-void check_terms(BalanceTerms& terms, const BalanceInput& input, const std::vector<std::string>& names) {
+void check_terms(BalanceTerms& terms, const BalanceInput& input, const TaskLosses& losses, const std::vector<std::string>& names) {
   for (at::Tensor* const field : {&terms.weights, &terms.offsets}) {
     if (field == &terms.offsets && !field->defined()) continue;
     const bool fits = field->defined() && field->dim() == 1 && field->size(0) == input.tasks() && field->is_floating_point();
@@ -58,9 +59,10 @@ void check_terms(BalanceTerms& terms, const BalanceInput& input, const std::vect
     if (!field->is_cpu()) continue;
     const at::Tensor values = field->detach().contiguous();
     for (int64_t t = 0; t < input.tasks(); ++t) {
+      const bool is_double = losses.values[names[static_cast<size_t>(t)]].scalar_type() == at::kDouble;
       const double value = values.const_data_ptr<double>()[t];
-      HTL_CHECK(std::isfinite(value), "htl::Balancer: what the method returned for task \"", names[static_cast<size_t>(t)], "\" is ", value, " (its loss is ",
-                input.losses[t].item<double>(), ")");
+      HTL_CHECK(is_double ? std::isfinite(value) : std::isfinite(static_cast<float>(value)), "htl::Balancer: what the method returned for task \"",
+                names[static_cast<size_t>(t)], "\" is ", value, " (its loss is ", input.losses[t].item<double>(), ")");
     }
   }
 }
@@ -71,7 +73,8 @@ TaskLosses balanced_losses(const TaskLosses& losses, const BalanceTerms& terms) 
   TaskLosses result;
   result.active = losses.active;
   const auto type_of = [](const at::Tensor& loss) { return loss.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; };
-  const at::ScalarType type = type_of(losses.values.begin()->second);
+  const bool any_double = std::any_of(losses.values.begin(), losses.values.end(), [&](const auto& entry) { return type_of(entry.second) == at::kDouble; });
+  const at::ScalarType type = any_double ? at::kDouble : at::kFloat;  // cast once for all, not loss by loss
   const std::vector<at::Tensor> weights = terms.weights.to(type).unbind();
   const std::vector<at::Tensor> offsets = terms.offsets.defined() ? terms.offsets.to(type).unbind() : std::vector<at::Tensor>();
   std::vector<at::Tensor> inactive;  // what a loss that does not count holds, NaN included, must not come through; on the CPU it is seen whether there is one

@@ -35,9 +35,10 @@ namespace htl::inline v0_1_0 {
 /// follows the losses to their device.
 ///
 /// **Inactive tasks** have weight 0, enter no mean, maximum or softmax, and neither memory nor gradient of a learned number hears of them. **In eval mode**
-/// nothing is remembered or counted; random weights are drawn as ever. **Device**: the losses'; on the CPU losses and weights that are not finite are refused,
-/// elsewhere there are no checks and no synchronisation. **Precision**: weights in float64, balanced losses in the losses' type, float32 where that is
-/// narrower. **Cost** some 20 to 70 small operators: 20 to 70 µs with three tasks, their backward included. **Clone**: a memory and parameters of its own.
+/// a call with losses remembers and counts nothing (observe() and end_epoch() do, as a forward for them may be in eval mode); random weights are drawn as ever.
+/// **Device**: the losses'; on the CPU losses and weights that are not finite are refused, elsewhere there are no checks and no synchronisation. **Precision**:
+/// weights in float64, balanced losses in the losses' type, float32 where that is narrower. **Cost** some 20 to 70 small operators: 20 to 70 µs with three
+/// tasks, their backward included. **Clone**: a memory and parameters of its own.
 /// @tparam B the method, a BalanceMethod
 template <BalanceMethod B>
 class BalancerImpl : public torch::nn::Cloneable<BalancerImpl<B>>, public StateOwner {
@@ -77,7 +78,7 @@ class BalancerImpl : public torch::nn::Cloneable<BalancerImpl<B>>, public StateO
       BalanceMemory<B> scratch = copy_of(memory_);
       terms = balance(method_, input, parameter_, scratch);
     }
-    detail::check_terms(terms, input, names_);
+    detail::check_terms(terms, input, losses, names_);
     if (this->is_training()) ++step_;
     last_ = {terms.weights.detach(), terms.offsets.defined() ? terms.offsets.detach() : at::Tensor(), terms.total};
     last_losses_ = input.losses_or(0.0);
@@ -151,10 +152,7 @@ class BalancerImpl : public torch::nn::Cloneable<BalancerImpl<B>>, public StateO
  private:
   static BalanceMemory<B> copy_of(const BalanceMemory<B>& memory) {
     BalanceMemory<B> result = memory;
-    const auto own = [](const char*, at::Tensor& field) {
-      if (field.defined()) field = field.clone();
-    };
-    if constexpr (requires { result.fields(own); }) result.fields(own);
+    detail::own_fields(result);
     return result;
   }
   at::Tensor initial_parameter() const {

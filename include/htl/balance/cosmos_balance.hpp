@@ -33,8 +33,8 @@ struct COSMOSBalance {
     const at::Tensor losses = input.losses_or(0.0);
     if (input.active.defined()) r = r * input.mask();
     const at::Tensor direction = r / r.norm().clamp_min(1e-300), raw = losses.norm(), norm = raw.clamp_min(floor), sum = (r * losses).sum();
-    const at::Tensor unit = losses / norm, cosine = (direction * unit).sum();
-    return {r - (lambda / norm) * (direction - cosine * unit), {}, sum - lambda * cosine};
+    const at::Tensor unit = losses / norm, cosine = (direction * unit).sum(), turning = unit * raw.gt(floor);  // a norm that is held does not move
+    return {r - (lambda / norm) * (direction - cosine * turning), {}, sum - lambda * cosine};
   }
 };
 

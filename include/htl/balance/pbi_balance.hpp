@@ -11,7 +11,7 @@
 
 namespace htl::inline v0_1_0 {
 
-/// @brief Penalty-based boundary intersection (Zhang and Li, "MOEA/D", IEEE TEVC 2007, section III): f = d_1 + θ d_2 with the unit preference λ̂,
+/// @brief Penalty-based boundary intersection (Zhang and Li, "MOEA/D", IEEE TEVC 2007, section II-C): f = d_1 + θ d_2 with the unit preference λ̂,
 /// d_1 = (L − z) · λ̂ and d_2 = √(‖v‖² + 1e-12), v = L − z − d_1 λ̂, as TorchJD has it.
 ///
 /// w = λ̂ + θ v / d_2, which may be negative for a loss below its part of the preference: that loss is let rise. At v = 0 the gradient is λ̂. **Inactive

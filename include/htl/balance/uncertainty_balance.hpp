@@ -24,9 +24,9 @@ enum class UncertaintyForm {
 /// @brief Homoscedastic uncertainty (Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR
 /// 2018, eq. 7 and 10; the form `liebel`: Liebel and Körner, "Auxiliary Tasks in Multi-task Learning", 2018).
 ///
-/// It learns s_t = log σ_t², the parameter `log_variance` [T], by the balanced loss itself: give it to an optimizer, without weight decay. The optimum is s =
-/// log L
-/// (`classification`: log 2L), so that each task's gradient is taken relative to its loss.
+/// It learns s_t = log σ_t², the parameter `log_variance` [T], by the balanced loss itself: give it to an optimizer, without weight decay. Its optimum is log L
+/// where the factor of the loss is ½ e^{−s}, log 2L where it is e^{−s}, and log(L/4 + √(L²/16 + L/2)) for `liebel`, so that each task's gradient is taken
+/// relative to its loss.
 ///
 /// **The balanced losses may be negative**, and go on falling while s falls: judge a training by the unweighted losses, or take `liebel`, or bounds. Losses
 /// have to be positive: one that reaches 0 drives s to −∞ and its weight to ∞, for which bounds are there too: `{.bounds = {-5.0, 5.0}}`. At a bound the

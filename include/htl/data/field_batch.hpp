@@ -4,8 +4,13 @@
 #pragma once
 
 #include <htl/task/check.hpp>
+#include <htl/task/tensor_operators.hpp>
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
 
 #include <utility>
+#include <vector>
 
 namespace htl::inline v0_1_0 {
 
@@ -58,6 +63,32 @@ struct FieldBatch {
     if (is_short()) return ids.defined() ? ids.size(0) : 0;
     HTL_CHECK(fields > 0, "htl::FieldBatch: expected at least one field of bags, got ", fields, "; make the batch by FieldBatch::bags()");
     return (offsets.size(0) - 1) / fields;
+  }
+  /// @brief The ids of some fields, in the given order: what `FieldEmbedding::lookup(batch, fields)` takes. A history's entries, one by one, are the ids of
+  /// `select({history})`.
+  /// @throws c10::IndexError for a position that is no field
+  ///
+  /// **Cost**: copies the ids that it takes. **Device**: any; of bags it synchronises once on CUDA, for their number.
+  FieldBatch select(const std::vector<int64_t>& positions) const {
+    std::vector<at::Tensor> starts, ends;
+    for (const int64_t position : positions) {
+      HTL_CHECK_INDEX(position >= 0 && position < fields, "htl::FieldBatch: expected positions of its ", fields, " fields, got ", position);
+      const auto of_field = [&](const at::Tensor& t, int64_t from) { return t.narrow(0, from, t.size(0) - 1).view({rows(), fields}).select(1, position); };
+      starts.push_back(is_short() ? ids.select(1, position) : of_field(offsets, 0));
+      if (!is_short()) ends.push_back(of_field(offsets, 1));
+    }
+    HTL_CHECK(!positions.empty(), "htl::FieldBatch: expected at least one field to select, got none");
+    if (is_short()) return of(at::stack(starts, 1));
+    const at::Tensor first = at::stack(starts, 1).reshape({-1}), lengths = at::stack(ends, 1).reshape({-1}) - first;
+    const at::Tensor after = lengths.cumsum(0), chosen = at::cat({after.new_zeros({1}), after});
+    const int64_t count = chosen[-1].item<int64_t>();
+    const at::Tensor place = after.new_ones({count}).cumsum(0) - 1 + (first - chosen.narrow(0, 0, lengths.size(0))).repeat_interleave(lengths, 0, count);
+    return bags(ids.index_select(0, place), chosen, static_cast<int64_t>(positions.size()), weights.defined() ? weights.index_select(0, place) : weights);
+  }
+  /// @brief The long form of the same ids: of the short form bags of one id each.
+  FieldBatch as_bags() const {
+    if (!is_short()) return *this;
+    return bags(ids.reshape({-1}), ids.new_ones({ids.numel() + 1}, at::kLong).cumsum(0) - 1, fields);
   }
   /// @brief The same ids on another device.
   FieldBatch to(const at::Device& device, bool non_blocking = false) const {

@@ -102,6 +102,20 @@ class FieldEmbeddingImpl : public torch::nn::Cloneable<FieldEmbeddingImpl>, publ
   Lookup lookup(const Batch& batch) { return lookup(batch.fields); }
   /// @brief Looks up the ids of all fields.
   Lookup lookup(const FieldBatch& batch) { return htl::lookup(table_, batch, fields_, options.pooling(), options.unknown_ids()); }
+  /// @brief Looks up ids of some of its fields, or in some fields' rows: field i of the batch in the rows of field `of[i]`, [B, len(of)·d].
+  ///
+  /// A history's entries, one by one, in the rows of the target that they are compared with:
+  /// `lookup(FieldBatch::of(batch.fields.select({history}).ids.unsqueeze(1)), {target})`.
+  /// @throws c10::IndexError for a position that is no field
+  Lookup lookup(const FieldBatch& batch, const std::vector<int64_t>& of) {
+    std::vector<FieldRows> rows;
+    for (const int64_t position : of) {
+      HTL_CHECK_INDEX(position >= 0 && position < static_cast<int64_t>(fields_.size()), "htl::FieldEmbedding: expected positions of its ", fields_.size(),
+                      " fields, got ", position);
+      rows.push_back(fields_[static_cast<size_t>(position)]);
+    }
+    return htl::lookup(table_, batch, rows, options.pooling(), options.unknown_ids());
+  }
   /// @brief [B, F·d] differentiable values.
   at::Tensor forward(const Batch& batch) { return lookup(batch).values(); }
 

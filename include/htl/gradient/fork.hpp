@@ -117,9 +117,7 @@ class GradientForkImpl : public torch::nn::Cloneable<GradientForkImpl<W>>, publi
     own->calls.clear();
     own->accumulated = {};
     if (own->generator) own->generator = own->generator->clone();
-    own->fields([](const char*, at::Tensor& field) {
-      if (field.defined()) field = field.clone();
-    });
+    detail::own_fields(*own);
     state_ = std::move(own);
   }
   /// @brief Prints "htl::GradientFork(tasks=3)".

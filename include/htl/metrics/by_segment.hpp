@@ -34,17 +34,23 @@ class BySegment {
   /// @param segment [B] integers
   /// @throws what the metric throws; c10::ValueError on a wrong shape; c10::TypeError unless segment holds integers
   void add(const at::Tensor& prediction, const Label& label, const at::Tensor& segment) {
-    HTL_CHECK_TYPE(segment.defined() && !segment.is_floating_point() && !segment.is_complex(), "htl::BySegment: expected integer segments, got ",
-                   segment.defined() ? c10::toString(segment.scalar_type()) : "an undefined tensor");
-    const detail::Column<int64_t> segments("htl::BySegment", "segments", segment, label.value.size(0), 0);
+    check_shape("htl::BySegment", "labels", label.value, {-1});
+    const int64_t count = label.value.size(0);
+    HTL_CHECK(prediction.defined() && prediction.dim() >= 1 && prediction.size(0) == count, "htl::BySegment: expected predictions of ", count,
+              " rows, got shape ", shape_of(prediction));
+    for (const at::Tensor& part : {label.mask, label.weight})
+      if (part.defined()) check_shape("htl::BySegment", "mask and weight", part, {count});
+    const detail::Column<int64_t> segments = detail::integer_column("htl::BySegment", "segments", segment, count);
     std::map<int64_t, std::vector<int64_t>> rows;
-    for (int64_t row = 0; row < label.value.size(0); ++row) rows[segments[row]].push_back(row);
+    for (int64_t row = 0; row < count; ++row) rows[segments[row]].push_back(row);
     const at::Tensor predictions = prediction.detach().to(at::kCPU);
     const Label labels = label.to(at::kCPU);
+    BySegment batch(empty_);  // so that a batch is added whole or not at all
     for (const auto& [number, of_segment] : rows) {
       const at::Tensor index = at::tensor(of_segment, at::kLong);
-      segments_.try_emplace(number, empty_).first->second.add(predictions.index_select(0, index), labels.index_select(index));
+      batch.segments_.try_emplace(number, empty_).first->second.add(predictions.index_select(0, index), labels.index_select(index));
     }
+    merge(batch);
   }
   /// @brief Adds what another accumulator has seen.
   void merge(const BySegment& other) {

@@ -33,9 +33,8 @@ class GroupedAuc {
   /// @param group [B] integers: which rows are compared with each other
   /// @throws c10::ValueError as Auc::add; c10::TypeError unless group holds integers
   void add(const at::Tensor& prediction, const Label& label, const at::Tensor& group) {
-    HTL_CHECK_TYPE(group.defined() && !group.is_floating_point() && !group.is_complex(), "htl::GroupedAuc: expected integer groups, got ",
-                   group.defined() ? c10::toString(group.scalar_type()) : "an undefined tensor");
-    const detail::Column<int64_t> groups("htl::GroupedAuc", "groups", group, prediction.defined() && prediction.dim() == 1 ? prediction.size(0) : -1, 0);
+    const detail::Column<int64_t> groups =
+        detail::integer_column("htl::GroupedAuc", "groups", group, prediction.defined() && prediction.dim() == 1 ? prediction.size(0) : -1);
     std::vector<Row> batch;
     detail::for_each_observed("htl::GroupedAuc", prediction, label, [&](int64_t row, double score, double value, double weight) {
       detail::check_binary_label("htl::GroupedAuc", value, row);

@@ -47,6 +47,13 @@ class Column {
   T missing_;
 };
 
+/// A column [B] of integers: groups, segments.
+inline Column<int64_t> integer_column(std::string_view who, std::string_view what, const at::Tensor& tensor, int64_t rows) {
+  HTL_CHECK_TYPE(tensor.defined() && !tensor.is_floating_point() && !tensor.is_complex(), who, ": expected integer ", what, ", got ",
+                 tensor.defined() ? c10::toString(tensor.scalar_type()) : "an undefined tensor");
+  return {who, what, tensor, rows, 0};
+}
+
 /// The checks of a batch's label that every metric shares. Rows are B = label.value.size(0).
 class ObservedRows {
  public:

@@ -47,9 +47,7 @@ class Ndcg {
   /// @throws c10::ValueError on wrong shapes, labels below 0 or whose gain is not finite, weights other than 0 and 1; c10::TypeError unless group holds
   /// integers
   void add(const at::Tensor& score, const Label& label, const at::Tensor& group) {
-    HTL_CHECK_TYPE(group.defined() && !group.is_floating_point() && !group.is_complex(), "htl::Ndcg: expected integer groups, got ",
-                   group.defined() ? c10::toString(group.scalar_type()) : "an undefined tensor");
-    const detail::Column<int64_t> groups("htl::Ndcg", "groups", group, score.defined() && score.dim() == 1 ? score.size(0) : -1, 0);
+    const detail::Column<int64_t> groups = detail::integer_column("htl::Ndcg", "groups", group, score.defined() && score.dim() == 1 ? score.size(0) : -1);
     std::vector<Row> batch;
     detail::for_each_observed("htl::Ndcg", score, label, [&](int64_t row, double value, double y, double weight) {
       HTL_CHECK(weight == 1.0, "htl::Ndcg: expected weights 0 or 1, got ", weight, " in row ", row, " of the batch");

@@ -98,8 +98,11 @@ class AdaTTImpl : public torch::nn::Cloneable<AdaTTImpl> {
   /// @brief The same for one input [B, D].
   std::vector<at::Tensor> forward(const at::Tensor& input) { return forward(std::vector<at::Tensor>{input}); }
 
-  /// @brief The experts of a task in a level, or with `task = T` the shared ones: `->forward(x)` [B, n·H] are their outputs.
-  ParallelMlp experts(size_t level, size_t task) const { return levels_.at(level)->experts(task); }
+  /// @brief The experts of a task in a level, or with `task = T` the shared ones: `->forward(x)` [B, n·H] are their outputs. An empty holder for none.
+  ParallelMlp experts(size_t level, size_t task) const {
+    const bool none = options.shared() == 0 && task == static_cast<size_t>(options.tasks());
+    return none ? ParallelMlp(nullptr) : levels_.at(level)->experts(task);
+  }
   /// @brief H.
   int64_t representation_width() const { return options.levels().back().back(); }
 

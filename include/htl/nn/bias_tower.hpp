@@ -62,8 +62,8 @@ class BiasTowerImpl : public torch::nn::Cloneable<BiasTowerImpl> {
   at::Tensor forward(const at::Tensor& output, const at::Tensor& context) {
     if (!is_training()) return output;
     check_shape("htl::BiasTower", "the output", output, {-1, options.output_width()});
-    at::Tensor bias = this->bias(context);
     check_shape("htl::BiasTower", "the context", context, {output.size(0), options.input()});
+    at::Tensor bias = this->bias(context);
     if (options.dropout() > 0.0) {
       const std::optional<at::Generator> generator = options.generator().defined() ? std::optional(options.generator()) : std::nullopt;
       bias = bias.mul(at::rand({output.size(0), 1}, generator, output.options().requires_grad(false)).ge(options.dropout()));

@@ -8,6 +8,7 @@
 #include <htl/nn/parallel_mlp.hpp>
 
 #include <ATen/ops/full.h>
+#include <c10/core/DefaultDtype.h>
 
 namespace htl::inline v0_1_0 {
 
@@ -64,7 +65,7 @@ class CrossStitchImpl : public torch::nn::Cloneable<CrossStitchImpl> {
           "level_" + std::to_string(l),
           ParallelMlp(ParallelMlpOptions(inputs, tasks, options.levels()[l]).own_inputs(l > 0).dropout(options.dropout()).generator(options.generator()))));
       const double other = tasks > 1 ? (1.0 - options.own()) / static_cast<double>(tasks - 1) : 0.0;
-      at::Tensor stitch = at::full({tasks, tasks}, other, at::kFloat);
+      at::Tensor stitch = at::full({tasks, tasks}, other, at::TensorOptions().dtype(c10::get_default_dtype()));
       stitch.fill_diagonal_(tasks > 1 ? options.own() : 1.0);
       if (options.initial().defined()) {
         check_shape("htl::CrossStitch", "an initial stitch", options.initial(), {tasks, tasks});

@@ -20,6 +20,8 @@ struct PeriodicEmbeddingOptions {
   /// @param features N ≥ 1
   /// @param frequencies k ≥ 1, of each
   PeriodicEmbeddingOptions(int64_t features, int64_t frequencies) : features_(features), frequencies_(frequencies) {}
+  /// @brief N·d, or N·2k: the width of the result.
+  int64_t width() const { return features_ * (dim_ > 0 ? dim_ : 2 * frequencies_); }
 
   /// N.
   TORCH_ARG(int64_t, features);
@@ -68,7 +70,7 @@ class PeriodicEmbeddingImpl : public torch::nn::Cloneable<PeriodicEmbeddingImpl>
     return linear_ ? linear_->forward(waves) : waves;
   }
   /// @brief N·d, or N·2k.
-  int64_t width() const { return options.features() * (options.dim() > 0 ? options.dim() : 2 * options.frequencies()); }
+  int64_t width() const { return options.width(); }
 
   /// @brief One line: sizes and sigma.
   void pretty_print(std::ostream& stream) const override {

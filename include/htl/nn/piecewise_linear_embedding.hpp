@@ -4,7 +4,9 @@
 /// Not in the umbrella: include it where it is used.
 #pragma once
 
+#include <htl/nn/detail/keep_value.hpp>
 #include <htl/nn/grouped_dense.hpp>
+#include <htl/task/sorted_quantile.hpp>
 
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/tensor.h>
@@ -40,9 +42,7 @@ std::vector<std::vector<double>> quantile_edges(const at::Tensor& numbers, int64
               " has infinite numbers; clip them or make them missing (NaN)");
     std::vector<double> edges;
     for (int64_t m = 0; m <= bins; ++m) {
-      const double place = static_cast<double>(m) / static_cast<double>(bins) * static_cast<double>(sorted.size() - 1);
-      const auto below = std::min(static_cast<size_t>(place), sorted.size() - 2);
-      const double edge = std::lerp(sorted[below], sorted[below + 1], place - static_cast<double>(below));
+      const double edge = detail::quantile_of(sorted, static_cast<double>(m) / static_cast<double>(bins));
       if (edges.empty() || edge > edges.back()) edges.push_back(edge);
     }
     result.push_back(std::move(edges));
@@ -57,6 +57,16 @@ struct PiecewiseLinearEmbeddingOptions {
   /// @brief Bins between given edges.
   /// @param edges for each number its rising edges, at least 2; M is the largest number of bins
   explicit PiecewiseLinearEmbeddingOptions(std::vector<std::vector<double>> edges) : edges_(std::move(edges)) {}
+  /// @brief N.
+  int64_t features() const { return static_cast<int64_t>(edges_.size()); }
+  /// @brief M, the most bins that a number has.
+  int64_t bins() const {
+    size_t most = 0;
+    for (const std::vector<double>& of : edges_) most = std::max(most, of.size());
+    return static_cast<int64_t>(most) - 1;
+  }
+  /// @brief N·d, or N·M: the width of the result.
+  int64_t width() const { return features() * (dim_ > 0 ? dim_ : bins()); }
 
   /// The edges of each number.
   TORCH_ARG(std::vector<std::vector<double>>, edges);
@@ -85,22 +95,19 @@ class PiecewiseLinearEmbeddingImpl : public torch::nn::Cloneable<PiecewiseLinear
     constexpr const char* who = "htl::PiecewiseLinearEmbedding";
     HTL_CHECK(!options.edges().empty(), who, ": expected edges of at least one number, got none");
     HTL_CHECK(options.dim() >= 0, who, ": expected dim ≥ 0, got ", options.dim());
-    size_t bins = 0;
     for (size_t i = 0; i < options.edges().size(); ++i) {
       const std::vector<double>& of = options.edges()[i];
       HTL_CHECK(of.size() >= 2, who, ": expected at least 2 edges for number ", i, ", got ", of.size());
       for (size_t m = 0; m < of.size(); ++m)
         HTL_CHECK(std::isfinite(of[m]) && (m == 0 || of[m] > of[m - 1]), who, ": expected finite edges that rise for number ", i, ", got ", at::ArrayRef(of));
-      bins = std::max(bins, of.size() - 1);
     }
     std::vector<double> padded;
     for (const std::vector<double>& of : options.edges())
-      for (size_t m = 0; m <= bins; ++m) padded.push_back(of[std::min(m, of.size() - 1)]);
-    edges = register_buffer("edges", at::tensor(padded, at::kDouble).view({features(), static_cast<int64_t>(bins) + 1}));
+      for (size_t m = 0; m <= static_cast<size_t>(bins()); ++m) padded.push_back(of[std::min(m, of.size() - 1)]);
+    edges = register_buffer("edges", at::tensor(padded, at::kDouble).view({features(), bins() + 1}));
     linear_ = GroupedDense(nullptr);
     if (options.dim() > 0)
-      linear_ =
-          register_module("linear", GroupedDense(GroupedDenseOptions(features(), static_cast<int64_t>(bins), options.dim()).activation(options.activation())));
+      linear_ = register_module("linear", GroupedDense(GroupedDenseOptions(features(), bins(), options.dim()).activation(options.activation())));
   }
 
   /// @brief Numbers [B, N] → [B, width()].
@@ -109,7 +116,7 @@ class PiecewiseLinearEmbeddingImpl : public torch::nn::Cloneable<PiecewiseLinear
     constexpr double infinity = std::numeric_limits<double>::infinity();
     const at::Tensor lower = edges.narrow(1, 0, bins()), upper = edges.narrow(1, 1, bins()), width_of = upper - lower;
     const at::Tensor exists = width_of.gt(0.0), slope = at::where(exists, width_of.reciprocal(), 0.0);
-    at::Tensor least = at::where(exists.logical_not(), 0.0, at::zeros_like(lower)), most = exists.to(at::kDouble);
+    at::Tensor least = at::zeros_like(lower), most = exists.to(at::kDouble);
     most = most.masked_fill(exists.logical_and(upper.eq(edges.narrow(1, bins(), 1))), infinity);
     least.select(1, 0).fill_(-infinity);
     const at::ScalarType type = numbers.scalar_type();
@@ -119,20 +126,20 @@ class PiecewiseLinearEmbeddingImpl : public torch::nn::Cloneable<PiecewiseLinear
     return linear_ ? linear_->forward(values) : values;
   }
   /// @brief N.
-  int64_t features() const { return static_cast<int64_t>(options.edges().size()); }
+  int64_t features() const { return options.features(); }
   /// @brief M, the most bins that a number has.
-  int64_t bins() const { return edges.size(1) - 1; }
+  int64_t bins() const { return options.bins(); }
   /// @brief N·d, or N·M.
-  int64_t width() const { return features() * (options.dim() > 0 ? options.dim() : bins()); }
+  int64_t width() const { return options.width(); }
 
   using Module::to;
   /// @brief Moves all and casts the layers; the edges keep type and value.
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override {
-    keep_edges([&] { Module::to(device, dtype, non_blocking); });
+    detail::keep_value(edges, [&] { Module::to(device, dtype, non_blocking); });
   }
   /// @brief Casts the layers; the edges keep type and value.
   void to(torch::Dtype dtype, bool non_blocking = false) override {
-    keep_edges([&] { Module::to(dtype, non_blocking); });
+    detail::keep_value(edges, [&] { Module::to(dtype, non_blocking); });
   }
 
   /// @brief One line: sizes.
@@ -146,12 +153,6 @@ class PiecewiseLinearEmbeddingImpl : public torch::nn::Cloneable<PiecewiseLinear
   at::Tensor edges;
 
  private:
-  template <class Cast>
-  void keep_edges(const Cast& cast) {
-    const at::Tensor kept = edges.clone();
-    cast();
-    edges.set_data(kept.to(edges.device()));
-  }
   GroupedDense linear_{nullptr};
 };
 /// Holder of PiecewiseLinearEmbeddingImpl.

@@ -43,7 +43,8 @@ struct TargetAttentionOptions {
 /// **Gradient.** To entries, targets and layers; by hand on the CPU in fp32 and fp64 (no second derivative there). **Device.** Any; the bags' offsets are
 /// trusted on CUDA and nothing synchronises. On the CPU padding is left out of the work. **RNG.** Dropout in training mode. **Cost.** An entry H_0·2D + H_0·H_1
 /// + … multiply-adds, a target H_0·D.
-/// **Reference.** Zhou et al., KDD 2018 (DIN), Eq. 3. Deviation: ReLU instead of Dice, and h·t beside the paper's difference.
+/// **Reference.** Zhou et al., KDD 2018 (DIN), Eq. 3. Deviation: ReLU instead of Dice; [h, t, h − t, h·t] is the
+/// authors' code, the paper draws an outer product.
 class TargetAttentionImpl : public torch::nn::Cloneable<TargetAttentionImpl> {
  public:
   /// @brief Checks the options and makes the network.

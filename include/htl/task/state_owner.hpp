@@ -32,5 +32,14 @@ void visit_number(Visit&& visit, const char* name, int64_t& number) {
   number = field.item<int64_t>();
 }
 
+/// Gives a memory that was copied its own tensors.
+template <class State>
+void own_fields(State& state) {
+  const auto own = [](const char*, at::Tensor& field) {
+    if (field.defined()) field = field.clone();
+  };
+  if constexpr (requires { state.fields(own); }) state.fields(own);
+}
+
 }  // namespace detail
 }  // namespace htl

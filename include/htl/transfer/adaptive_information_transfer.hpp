@@ -20,6 +20,8 @@ struct AdaptiveInformationTransferOptions {
 
   /// D, the width of every task's view.
   TORCH_ARG(int64_t, input_width);
+  /// N: the width of further dense inputs that every tower reads beside its view; default 0 = none.
+  TORCH_ARG(int64_t, numeric_width) = 0;
   /// The widths of the towers' layers; default 128, 64, 32. The last is H.
   TORCH_ARG(std::vector<int64_t>, tower) = {128, 64, 32};
   /// The widths of the layers of g before its last one, which is H wide; default none.
@@ -40,8 +42,8 @@ struct AdaptiveInformationTransferOptions {
 /// InformationFusion. g_ut, one for each edge, is an Mlp. In the paper a task has one parent; here it has those of the TaskSet.
 ///
 /// **Children.** `towers.<task>`, `transfers.<parent>_to_<task>`, `fusions.<task>`, `outputs.<task>`.
-/// **Shapes.** T views [B, D] in the order of the TaskSet (or one tensor for all) → outputs [B, W_t] by name. **Gradient.** A loss reaches the towers and
-/// views of all tasks before its own, unless stop_gradient is set. **RNG.** Dropout in training mode, in topological order. **Device.** Any; no
+/// **Shapes.** T views [B, D] in the order of the TaskSet (or one tensor for all), numbers [B, N] → outputs [B, W_t] by name. **Gradient.** A loss reaches the
+/// towers and views of all tasks before its own, unless stop_gradient is set. **RNG.** Dropout in training mode, in topological order. **Device.** Any; no
 /// synchronisation. **Cost.** All towers once; an edge H², an attention 2·H² multiply-adds for each item and row.
 /// **Reference.** Xi et al., KDD 2021. The calibrator relu(p_t − p_u) is a loss over two tasks' predictions, and not part of this.
 class AdaptiveInformationTransferImpl : public torch::nn::Cloneable<AdaptiveInformationTransferImpl> {
@@ -55,7 +57,9 @@ class AdaptiveInformationTransferImpl : public torch::nn::Cloneable<AdaptiveInfo
 
   /// @brief Makes all parts anew.
   void reset() override {
-    HTL_CHECK(options.input_width() >= 1, "htl::AdaptiveInformationTransfer: expected an input width ≥ 1, got ", options.input_width());
+    HTL_CHECK(options.input_width() >= 1 && options.numeric_width() >= 0,
+              "htl::AdaptiveInformationTransfer: expected an input width ≥ 1 and a numeric width ≥ 0, got ", options.input_width(), " and ",
+              options.numeric_width());
     HTL_CHECK(!options.tower().empty(), "htl::AdaptiveInformationTransfer: expected at least one tower layer, got none; give widths such as {128, 64, 32}");
     const auto count = static_cast<size_t>(tasks_.size());
     const int64_t width = options.tower().back();
@@ -65,13 +69,15 @@ class AdaptiveInformationTransferImpl : public torch::nn::Cloneable<AdaptiveInfo
     outputs_ = register_module("outputs", std::make_shared<Outputs>(count));
     std::vector<int64_t> transfer = options.transfer();
     transfer.push_back(width);
-    const auto mlp = [&](int64_t from, std::vector<int64_t> hidden) {
-      return MlpOptions(from, std::move(hidden)).dropout(options.dropout()).generator(options.generator());
+    const auto mlp = [&](std::vector<int64_t> from, std::vector<int64_t> hidden) {
+      return MlpOptions(std::move(from), std::move(hidden)).dropout(options.dropout()).generator(options.generator());
     };
+    std::vector<int64_t> inputs{options.input_width()};
+    if (options.numeric_width() > 0) inputs.push_back(options.numeric_width());
     for (const int64_t t : tasks_.order()) {
       const std::vector<int64_t>& parents = tasks_.parents(t);
-      towers_->make(static_cast<size_t>(t), tasks_[t].name(), mlp(options.input_width(), options.tower()));
-      for (const int64_t u : parents) transfers_->make(edge(u, t), tasks_[u].name() + "_to_" + tasks_[t].name(), mlp(width, transfer));
+      towers_->make(static_cast<size_t>(t), tasks_[t].name(), mlp(inputs, options.tower()));
+      for (const int64_t u : parents) transfers_->make(edge(u, t), tasks_[u].name() + "_to_" + tasks_[t].name(), mlp({width}, transfer));
       if (!parents.empty())
         fusions_->make(static_cast<size_t>(t), tasks_[t].name(),
                        InformationFusionOptions(std::vector<int64_t>(parents.size() + 1, width), width).bias(options.bias()));
@@ -80,15 +86,19 @@ class AdaptiveInformationTransferImpl : public torch::nn::Cloneable<AdaptiveInfo
   }
 
   /// @brief One view per task, in the order of the TaskSet, as a gradient fork or MixtureOfExperts gives them.
+  /// @param views T tensors [B, D]
+  /// @param numeric [B, N] if numeric_width is set
   /// @throws c10::ValueError on a wrong number or shape
-  TaskOutputs forward(const std::vector<at::Tensor>& views) {
+  TaskOutputs forward(const std::vector<at::Tensor>& views, const at::Tensor& numeric = {}) {
     HTL_CHECK(static_cast<int64_t>(views.size()) == tasks_.size(), "htl::AdaptiveInformationTransfer: expected ", tasks_.size(), " views, one per task of ",
               quoted(tasks_.names()), ", got ", views.size());
     const auto count = static_cast<size_t>(tasks_.size());
     std::vector<at::Tensor> known(count), outputs(count);
     for (const int64_t position : tasks_.order()) {
       const auto t = static_cast<size_t>(position);
-      std::vector<at::Tensor> items{(*towers_)[t]->forward(views[t])};
+      std::vector<at::Tensor> parts{views[t]};
+      if (numeric.defined()) parts.push_back(numeric);
+      std::vector<at::Tensor> items{(*towers_)[t]->forward(parts)};
       for (const int64_t u : tasks_.parents(position)) {
         const at::Tensor& source = known[static_cast<size_t>(u)];
         items.push_back((*transfers_)[edge(u, position)]->forward(options.stop_gradient() ? source.detach() : source));
@@ -101,7 +111,9 @@ class AdaptiveInformationTransferImpl : public torch::nn::Cloneable<AdaptiveInfo
     return named;
   }
   /// @brief All towers read the same tensor [B, D].
-  TaskOutputs forward(const at::Tensor& shared) { return forward(std::vector<at::Tensor>(static_cast<size_t>(tasks_.size()), shared)); }
+  TaskOutputs forward(const at::Tensor& shared, const at::Tensor& numeric = {}) {
+    return forward(std::vector<at::Tensor>(static_cast<size_t>(tasks_.size()), shared), numeric);
+  }
 
   /// @brief The tasks.
   const TaskSet& tasks() const { return tasks_; }

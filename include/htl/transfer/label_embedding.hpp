@@ -3,6 +3,7 @@
 /// @brief LabelEmbedding (LEU): a label drawn from the predicted distribution, as an embedding, differentiable; and the concept that replaces it.
 #pragma once
 
+#include <htl/nn/detail/keep_value.hpp>
 #include <htl/nn/made_from.hpp>
 #include <htl/transfer/detail/choice.hpp>
 #include <htl/transfer/detail/label_kernels.hpp>
@@ -159,11 +160,11 @@ class LabelEmbeddingImpl : public torch::nn::Cloneable<LabelEmbeddingImpl> {
   using Module::to;
   /// @brief Moves and casts the table; the step keeps its type and value.
   void to(torch::Device device, torch::Dtype dtype, bool non_blocking = false) override {
-    keep_step([&] { Module::to(device, dtype, non_blocking); });
+    detail::keep_value(step, [&] { Module::to(device, dtype, non_blocking); });
   }
   /// @brief Casts the table; the step keeps its type and value.
   void to(torch::Dtype dtype, bool non_blocking = false) override {
-    keep_step([&] { Module::to(dtype, non_blocking); });
+    detail::keep_value(step, [&] { Module::to(dtype, non_blocking); });
   }
 
   /// @brief One line: classes, width, noise, hardness, temperature, evaluation.
@@ -181,13 +182,6 @@ class LabelEmbeddingImpl : public torch::nn::Cloneable<LabelEmbeddingImpl> {
   at::Tensor step;
 
  private:
-  template <class Cast>
-  void keep_step(const Cast& cast) {
-    const at::Tensor kept = step.clone();
-    cast();
-    step.set_data(kept.to(step.device()));
-  }
-
   void check_logits(const at::Tensor& logits) const {
     const int64_t width = options.classes() == 2 ? 1 : options.classes();
     check_shape("htl::LabelEmbedding", options.classes() == 2 ? "one logit a row for a binary task: logits" : "one logit per class: logits", logits,

@@ -3,6 +3,7 @@
 /// @brief AnyWeighting: any gradient method as a value, for methods that are chosen at run time.
 #pragma once
 
+#include <htl/task/state_owner.hpp>
 #include <htl/weighting/apply.hpp>
 #include <htl/weighting/memory.hpp>
 
@@ -56,9 +57,7 @@ struct MemoryOf final : AnyMemory {
   explicit MemoryOf(MethodMemory<M> value) : memory(std::move(value)) {}
   std::unique_ptr<AnyMemory> clone() const override {
     auto result = std::make_unique<MemoryOf>(memory);
-    result->fields([](const char*, at::Tensor& field) {
-      if (field.defined()) field = field.clone();
-    });
+    own_fields(result->memory);
     return result;
   }
   void fields(const std::function<void(const char*, at::Tensor&)>& visit) override {

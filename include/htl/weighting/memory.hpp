@@ -45,7 +45,7 @@ at::Tensor fallbacks_of(const State& state) {
 /// @throws c10::ValueError where it was made for another number of tasks
 inline void prepare_memory(const char* who, at::Tensor& field, at::IntArrayRef sizes, at::Device device, double start = 0.0) {
   if (!field.defined()) field = at::full(sizes, start, at::TensorOptions().dtype(at::kDouble).device(device));
-  HTL_CHECK(field.sizes() == sizes, who, ": the state was made for ", shape_of(field), " tasks, the Gramian has ", sizes[0], "; forget it");
+  HTL_CHECK(field.sizes() == sizes, who, ": the state was made for ", shape_of(field), " tasks, this batch has ", sizes[0], "; forget it");
   if (field.device() != device || field.scalar_type() != at::kDouble) field = field.to(device, at::kDouble);
   if (!field.is_contiguous()) field = field.contiguous();
 }

@@ -73,7 +73,8 @@ struct EntryLayerFunction : torch::autograd::Function<EntryLayerFunction> {
     const at::AutoDispatchBelowADInplaceOrView below;
     const at::Tensor &inputs = saved[0], &t = saved[1], &offsets = saved[2], &map = saved[3], &line = saved[4], &out = saved[5];
     const int64_t bags = t.size(0), dim = t.size(1), width = out.size(1);
-    const at::Tensor delta = start_linear_backward(gradients[0], out, ctx->saved_data["scale"].toDouble(), false).first;
+    const auto start = start_linear_backward(gradients[0], out, ctx->saved_data["scale"].toDouble(), ctx->needs_input_grad(4));
+    const at::Tensor& delta = start.first;
     const bool needs_inputs = ctx->needs_input_grad(0) || ctx->needs_input_grad(1);
     const at::Tensor of_bag = at::zeros({bags, width}, delta.options()), of_inputs = needs_inputs ? at::mm(delta, map) : at::Tensor();
     torch::autograd::variable_list result(7);
@@ -106,7 +107,7 @@ struct EntryLayerFunction : torch::autograd::Function<EntryLayerFunction> {
       const at::Tensor of_map = at::mm(delta.t(), inputs), of_line = at::mm(of_bag.t(), t), of_entry = of_map.narrow(1, 0, dim);
       result[3] = at::cat({of_entry, of_line, of_entry - of_line, of_map.narrow(1, dim, dim)}, 1);
     }
-    if (ctx->needs_input_grad(4)) result[4] = of_bag.sum(0);
+    if (ctx->needs_input_grad(4)) result[4] = start.second;
     return result;
   }
 };
@@ -186,11 +187,12 @@ template <class = void>
 std::pair<at::Tensor, at::Tensor> bag_sum_tensors(const at::Tensor& scores, const at::Tensor& entries, const at::Tensor& row, int64_t bags, bool softmax,
                                                   const at::Tensor& valid) {
   const auto without = [&](const at::Tensor& of, double value) { return valid.defined() ? of.masked_fill(valid.logical_not(), value) : of; };
-  at::Tensor weights = without(scores, softmax ? -std::numeric_limits<double>::infinity() : 0.0);
-  if (softmax) {
-    const at::Tensor start = at::zeros({bags}, scores.options().requires_grad(false));
-    const at::Tensor largest = start.scatter_reduce(0, row, weights.detach(), "amax", /*include_self=*/false).index_select(0, row);
-    const at::Tensor powers = without((scores - without(largest, 0.0)).exp(), 0.0);
+  at::Tensor weights = without(scores, 0.0);
+  if (softmax) {  // in float32 at least, for sums of many; what is left out does not even get an exponential of its own
+    const at::Tensor exact = without(scores.to(scores.scalar_type() == at::kDouble ? at::kDouble : at::kFloat), -std::numeric_limits<double>::infinity());
+    const at::Tensor start = at::zeros({bags}, exact.options().requires_grad(false));
+    const at::Tensor largest = start.scatter_reduce(0, row, exact.detach(), "amax", /*include_self=*/false).index_select(0, row);
+    const at::Tensor powers = (exact - without(largest, 0.0)).exp();
     weights = powers / without(start.index_add(0, row, powers).index_select(0, row), 1.0);
   }
   return {at::zeros({bags, entries.size(1)}, entries.options()).index_add(0, row, entries * weights.to(entries.scalar_type()).unsqueeze(1)), weights};

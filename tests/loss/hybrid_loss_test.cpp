@@ -2,6 +2,7 @@
 // The hybrid loss against a naive reduction; masks, weights, transforms and events; losses that users write; sentences.
 #include <htl/loss/huber.hpp>
 #include <htl/loss/hybrid_loss.hpp>
+#include <htl/task/grouped_transform.hpp>
 
 #include <torch/torch.h>
 
@@ -613,6 +614,34 @@ TEST(HybridLoss, names_what_is_wrong_with_labels_and_weights) {
                                                                                             Labels().set("share", {doubles({.5, 1.25})}));
             }),
             "htl::HybridLoss: loss \"binary_cross_entropy\" of task \"share\" expects labels in [0, 1], got 1.25 in row 1; correct the data, or mask the row");
+}
+
+/// ShareOfDuration that says which column it reads.
+struct DeclaredShare : ShareOfDuration {
+  std::vector<std::string> context() const { return {"duration"}; }
+};
+
+TEST(HybridLoss, names_what_is_wrong_with_columns_that_losses_and_transforms_read_in_rows_that_count) {
+  Labels labels = Labels().set("watch", {doubles({1, 2, 3, 4}), bools({1, 1, 1, 0}), doubles({1, 0, 2, 1})});
+  const TaskOutputs outputs = TaskOutputs().set("watch", torch::zeros({4, 1}));
+  const auto sentence = [&](const TaskSpec& task, const at::Tensor& duration) {
+    labels.context.set("duration", duration);
+    return sentence_of([&] { HybridLoss{TaskSet{task}}(outputs, labels); });
+  };
+  EXPECT_EQ(sentence_of([&] { HybridLoss{TaskSet{htl::regression("watch").loss(DeclaredShare{})}}(outputs, labels); }),
+            "htl::HybridLoss: task \"watch\" reads the context column \"duration\", which the labels do not have; they have none");
+  const std::string in_row_2 =
+      "htl::HybridLoss: task \"watch\" expects finite numbers in the context column \"duration\", got nan in row 2; correct the data, or mask the row";
+  EXPECT_EQ(sentence(htl::regression("watch").loss(DeclaredShare{}), doubles({1, kNaN, kNaN, 5})), in_row_2);
+  EXPECT_EQ(sentence(htl::regression("watch").loss(DeclaredShare{}), torch::tensor({kInfinity, 1., 1., 1.}, at::kFloat)),
+            "htl::HybridLoss: task \"watch\" expects finite numbers in the context column \"duration\", got inf in row 0; correct the data, or mask the row");
+  EXPECT_EQ(sentence(htl::regression("watch").loss(DeclaredShare{}), doubles({1, kNaN, 3, kInfinity})), "no error") << "rows that do not count";
+  EXPECT_EQ(sentence(htl::regression("watch").loss(DeclaredShare{}), torch::tensor({1, 2, 3, 4}, at::kLong)), "no error");
+  EXPECT_EQ(sentence(htl::regression("watch").context({"duration"}), doubles({kNaN, kNaN, kNaN, kNaN})), "no error") << "nobody reads it";
+  const htl::AnyLabelTransform fitted =
+      htl::grouped(htl::z_score(), "duration", 2).fitted({doubles({1, 2, 3, 4})}, Named<at::Tensor>().set("duration", doubles({1, 2, 3, 4})));
+  EXPECT_EQ(sentence(htl::regression("watch").transform(fitted), doubles({1, 2, kNaN, kNaN})), in_row_2);
+  EXPECT_EQ(sentence(htl::regression("watch").transform(fitted), doubles({1, 2, 3, kNaN})), "no error");
 }
 
 TEST(HybridLoss, names_what_is_wrong_with_shapes_types_and_names) {

@@ -438,6 +438,47 @@ TEST(Likelihoods, go_on_as_tangents_where_exponentials_end) {
   }
 }
 
+TEST(Likelihoods, predict_finite_numbers_however_wide_they_think_they_are) {
+  for (const double s : {20.0, 113.0, 116.0, 1e4, 1e7}) {
+    for (const double mu : {-80.0, 0.0, 80.0}) {
+      const at::Tensor pair = torch::tensor({mu, s}, at::kFloat).view({1, 2}).requires_grad_(), triple = torch::tensor({5.0, mu, s}, at::kFloat).view({1, 3});
+      const htl::LogNormal log_normal;
+      const at::Tensor mean = log_normal.mean(pair);
+      mean.backward();
+      EXPECT_TRUE(std::isfinite(mean.item<float>())) << mu << " " << s;
+      EXPECT_TRUE(pair.grad().isfinite().all().item<bool>()) << mu << " " << s;
+      for (const double q : {1e-9, .5, .9, 1 - 1e-9}) {
+        EXPECT_TRUE(std::isfinite(log_normal.quantile(pair, q).item<float>())) << mu << " " << s << " " << q;
+        EXPECT_TRUE(std::isfinite(htl::ZILN{}.quantile(triple, q).item<float>())) << mu << " " << s << " " << q;
+      }
+    }
+  }
+  const htl::LogNormal log_normal;
+  EXPECT_GT(log_normal.mean(doubles({0, 100}).view({1, 2})).item<double>(), log_normal.mean(doubles({0, 50}).view({1, 2})).item<double>());
+}
+
+TEST(Likelihoods, row_by_row_keep_rows_without_a_label_out_of_the_gradient_whatever_their_outputs) {
+  Random random(209);
+  for (int round = 0; round < 10; ++round) {
+    for (LossCase one : cases(random, 6, at::kFloat, 1)) {
+      for (int64_t row = 3; row < 6; ++row) {
+        one.label[row] = 0;
+        for (int64_t j = 0; j < one.output.size(1); ++j) one.output[row][j] = random.pick<double>({-7000, -6300, 3, 7000});
+      }
+      const LossCase now = one.leaves();
+      const at::Tensor share = torch::tensor({.5f, .25f, .25f, 0.f, 0.f, 0.f}), value = htl::weighted_sum(now.rows(share), share);
+      value.backward();
+      EXPECT_TRUE(value.isfinite().item<bool>()) << one.text();
+      EXPECT_TRUE(now.output.grad().isfinite().all().item<bool>()) << one.text();
+      EXPECT_EQ(now.output.grad().narrow(0, 3, 3).abs().max().item<double>(), 0.0) << one.text();
+    }
+  }
+  // a row without an amount counts, but not by η
+  const at::Tensor far = torch::tensor({1.f, -7000.f, 2.f}).view({1, 3}).requires_grad_();
+  htl::ZeroInflatedGamma{}(far, torch::zeros({1})).sum().backward();
+  EXPECT_TRUE(close(far.grad(), torch::tensor({1.f, 0.f, 0.f}).view({1, 3}).mul(torch::sigmoid(torch::tensor(1.f))), 1e-6));
+}
+
 TEST(Likelihoods, refuse_wrong_options_labels_and_shapes_with_a_sentence) {
   EXPECT_EQ(sentence_of([] { htl::ZILN({.sigma_floor = 0}); }), "htl::ZILN: expected a finite sigma_floor > 0, got 0");
   EXPECT_EQ(sentence_of([] { htl::ZILN({.sigma_floor = 2, .max_sigma = 1}); }), "htl::ZILN: expected a finite max_sigma > sigma_floor = 2, got 1");
@@ -454,18 +495,10 @@ TEST(Likelihoods, refuse_wrong_options_labels_and_shapes_with_a_sentence) {
   EXPECT_EQ(sentence_of([] { htl::Tweedie({.dispersion = 1}); }), "htl::Tweedie: only the form likelihood reads a dispersion; leave it out");
   EXPECT_EQ(sentence_of([] { htl::Tweedie({.form = TweedieForm::likelihood, .dispersion = 0}); }), "htl::Tweedie: expected a finite dispersion > 0, got 0");
   EXPECT_EQ(sentence_of([] { htl::Tweedie{}.dispersion(torch::zeros({2, 1})); }), "htl::Tweedie: the form \"quasi\" has no dispersion");
-  const auto hybrid = [&](const AnyLoss& loss, double label) {
-    const htl::HybridLoss all(htl::TaskSet{htl::regression("t").loss(loss)});
-    htl::Labels labels;
-    labels.set("t", {at::full({1}, label, at::kDouble)});
-    htl::TaskOutputs outputs;
-    outputs.set("t", at::zeros({1, loss.output_width()}, at::kDouble));
-    return sentence_of([&] { all(outputs, labels); });
-  };
   for (const AnyLoss& loss : {AnyLoss(htl::ZILN{}), AnyLoss(htl::Poisson{}), AnyLoss(htl::Tweedie{}), AnyLoss(htl::ZeroInflatedGamma{})})
-    EXPECT_TRUE(contains(hybrid(loss, -1), "loss \"" + loss.name() + "\" of task \"t\" expects labels in [0, inf], got -1 in row 0"));
+    EXPECT_TRUE(contains(htl::test::refusal_of(loss, -1), "loss \"" + loss.name() + "\" of task \"t\" expects labels in [0, inf], got -1 in row 0"));
   for (const AnyLoss& loss : {AnyLoss(htl::Gamma{}), AnyLoss(htl::LogNormal{})})
-    EXPECT_TRUE(contains(hybrid(loss, 0), "loss \"" + loss.name() + "\" of task \"t\" expects labels in [1.17549e-38, inf], got 0 in row 0"));
+    EXPECT_TRUE(contains(htl::test::refusal_of(loss, 0), "loss \"" + loss.name() + "\" of task \"t\" expects labels in [1.17549e-38, inf], got 0 in row 0"));
   EXPECT_TRUE(contains(sentence_of([] { htl::TaskSet{htl::regression("t").loss(htl::ZILN{}).transform(htl::z_score())}; }), "\"ziln\" of task \"t\""));
   EXPECT_TRUE(contains(sentence_of([] { htl::binary("t").loss(htl::Poisson{}); }), "the loss \"poisson\" is not for a binary task"));
   EXPECT_TRUE(contains(sentence_of([] { htl::loss_by_name("tweedie", {{"power", 2}}); }), "option \"power\": expected a number in (1, 2), got 2"));

@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Each built-in loss alone: golden numbers, derivatives, extremes, and its one-pass form against its operator form.
-#include <htl/loss/built_in_losses.hpp>
+#include <support/loss_battery.hpp>
 
 #include <torch/torch.h>
 
-#include "support/gradcheck.hpp"
-#include "support/seeded.hpp"
-
 namespace {
 
+using namespace htl::test;
 using htl::AnyLoss;
 using htl::LossInput;
 using htl::Named;
-using htl::test::close;
-using htl::test::gradcheck;
-using htl::test::Random;
-using htl::test::same_bits;
-using htl::test::sentence_of;
 
 const Named<at::Tensor> no_context;
 
@@ -24,13 +17,7 @@ at::Tensor doubles(const std::vector<double>& values) { return torch::tensor(val
 
 LossInput input_of(const at::Tensor& output, const at::Tensor& target) { return {output, target, target, {}, no_context}; }
 
-/// A loss with outputs and targets that suit it.
-struct Case {
-  AnyLoss loss;
-  at::Tensor output, target;
-};
-
-std::vector<Case> cases(Random& random, int64_t rows, at::ScalarType type, double scale = 2.0) {
+std::vector<LossCase> cases(Random& random, int64_t rows, at::ScalarType type, double scale) {
   return {{htl::BinaryCrossEntropy{}, random.normal({rows, 1}, scale, type), random.events({rows}, 0.3, type)},
           {htl::BinaryCrossEntropy{}, random.normal({rows, 1}, scale, type), random.uniform({rows}, 0.0, 1.0, type)},
           {htl::SoftmaxCrossEntropy(2), random.normal({rows, 2}, scale, type), random.ids({rows}, 2)},
@@ -39,6 +26,8 @@ std::vector<Case> cases(Random& random, int64_t rows, at::ScalarType type, doubl
           {htl::Huber{}, random.normal({rows, 1}, scale, type), random.normal({rows}, scale, type)},
           {htl::Huber(0.3), random.normal({rows, 1}, scale, type), random.normal({rows}, scale, type)}};
 }
+
+TEST(Losses, hold_what_every_loss_must_hold) { loss_battery(cases, 2, {1e-3, 1, 30}); }
 
 TEST(Losses, match_golden_numbers_of_the_literature) {
   const at::Tensor y = doubles({1, 1.2, 0, 2}), x = doubles({.6, .7, .3, .8});
@@ -59,29 +48,17 @@ TEST(Losses, of_two_classes_are_the_binary_loss_of_the_logit_difference) {
   EXPECT_TRUE(close(htl::SoftmaxCrossEntropy(2)(z, y), htl::BinaryCrossEntropy{}(z.select(1, 1) - z.select(1, 0), y.to(at::kDouble))));
 }
 
-TEST(Losses, have_the_derivatives_of_finite_differences_per_row_and_in_one_pass) {
-  Random random(2);
-  for (int round = 0; round < 5; ++round) {
-    for (const Case& one : cases(random, 6, at::kDouble)) {
-      const at::Tensor share = random.uniform({6}) * random.mask({6}, .7).to(at::kDouble);
-      EXPECT_TRUE(gradcheck([&](const auto& x) { return one.loss.per_row(input_of(x[0], one.target)); }, {one.output})) << one.loss.name();
-      EXPECT_TRUE(gradcheck([&](const auto& x) { return one.loss.reduced(input_of(x[0], one.target), share); }, {one.output})) << one.loss.name();
-      EXPECT_TRUE(gradcheck([&](const auto& x) { return one.loss.predict(x[0], no_context); }, {one.output})) << one.loss.name();
-    }
-  }
-}
-
 TEST(Losses, in_one_pass_equal_the_weighted_sum_of_their_rows) {
   Random random(3);
   for (int round = 0; round < 60; ++round) {
     const at::ScalarType type = random.chance(.5) ? at::kDouble : at::kFloat;
     const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 100, 2048, 2049, 5000});
-    for (const Case& one : cases(random, rows, type, random.pick<double>({1e-3, 1, 30}))) {
+    for (const LossCase& one : cases(random, rows, type, random.pick<double>({1e-3, 1, 30}))) {
       const at::Tensor share =
           random.uniform({rows}, 0, 1, type) * random.mask({rows}, random.real()).to(type) / std::max<double>(1, static_cast<double>(rows));
       const at::Tensor a = one.output.clone().requires_grad_(), b = one.output.to(at::kDouble).requires_grad_();
-      const at::Tensor target = one.target.is_floating_point() ? one.target.to(at::kDouble) : one.target;
-      const at::Tensor value = one.loss.reduced(input_of(a, one.target), share);
+      const at::Tensor target = one.label.is_floating_point() ? one.label.to(at::kDouble) : one.label;
+      const at::Tensor value = one.loss.reduced(input_of(a, one.label), share);
       const at::Tensor expected = one.loss.per_row(input_of(b, target)).mul(share.to(at::kDouble)).sum();
       (3 * value).backward();
       (3 * expected).backward();
@@ -93,26 +70,53 @@ TEST(Losses, in_one_pass_equal_the_weighted_sum_of_their_rows) {
   }
 }
 
-TEST(Losses, give_the_same_bits_with_one_and_two_threads) {
-  Random random(4);
-  const int threads = at::get_num_threads();
-  for (const Case& one : cases(random, 10000, at::kFloat)) {
-    const at::Tensor share = random.uniform({10000}, 0, 1e-4, at::kFloat);
-    at::Tensor value, gradient;
-    for (int repetition = 0; repetition < 20; ++repetition) {
-      at::set_num_threads(1 + repetition % 2);
-      const at::Tensor x = one.output.clone().requires_grad_();
-      const at::Tensor now = one.loss.reduced(input_of(x, one.target), share);
-      now.backward();
-      if (repetition == 0) {
-        value = now.detach();
-        gradient = x.grad();
-      }
-      ASSERT_TRUE(same_bits(now, value)) << one.loss.name();
-      ASSERT_TRUE(same_bits(x.grad(), gradient)) << one.loss.name();
+/// The value and the gradient in the leaf from which an output is made.
+std::pair<at::Tensor, at::Tensor> passed(const LossCase& one, const at::Tensor& leaf, const at::Tensor& output, const at::Tensor& label,
+                                         const at::Tensor& share) {
+  leaf.mutable_grad().reset();
+  const at::Tensor value = one.loss.reduced(input_of(output, label), share);
+  value.backward();
+  return {value.detach(), leaf.grad()};
+}
+
+TEST(Losses, in_one_pass_give_the_same_bits_for_any_strides_and_for_none) {
+  Random random(7);
+  const int64_t rows = 2100;  // more than a chunk
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    for (const LossCase& one : cases(random, rows, type, 2.0)) {
+      const at::Tensor share = random_share(random, rows, .8, type), leaf = one.output.clone().requires_grad_(), few = leaf.narrow(0, 0, 1);
+      const at::Tensor every = at::full({1}, 1.0 / static_cast<double>(rows), type).expand({rows}), same = one.label.narrow(0, 3, 1).expand({rows});
+      const auto spread = [](const at::Tensor& column) { return at::stack({column + 1, column, column - 1}, 1).select(1, 1); };
+      const at::Tensor wide = at::cat({leaf, leaf, leaf}, 1).narrow(1, one.output.size(1), one.output.size(1));
+      ASSERT_EQ(same.stride(0), 0);
+      ASSERT_EQ(spread(one.label).stride(0), 3);
+      const auto agree = [&](const at::Tensor& output, const at::Tensor& label, const at::Tensor& of, const std::string& what) {
+        const auto [value, gradient] = passed(one, leaf, output, label, of);
+        const auto [expected, slopes] = passed(one, leaf, output.contiguous(), label.contiguous(), of.contiguous());
+        EXPECT_TRUE(same_bits(value, expected)) << one.text() << ", " << what;
+        EXPECT_TRUE(same_bits(gradient, slopes)) << one.text() << ", " << what;
+        EXPECT_GT(slopes.abs().max().item<double>(), 0.0) << one.text() << ", " << what;
+      };
+      agree(leaf * 1, same, share, "one label for all rows");
+      agree(leaf * 1, spread(one.label), share, "labels three apart");
+      agree(few.expand({rows, -1}), one.label, share, "one output for all rows");
+      agree(few.expand({rows, -1}), same, every, "one output, label and share for all rows");
+      agree(wide, spread(one.label), spread(share), "outputs, labels and shares apart");
+      agree(leaf.t().contiguous().t(), same, spread(share), "outputs column by column");
     }
   }
-  at::set_num_threads(threads);
+  // several columns: of one row for all, column by column, row by row
+  const htl::WeightedLogistic loss({.event = "click"});
+  const at::Tensor x = random.normal({rows, 1}), share = random_share(random, rows, .8, at::kDouble), pair = random.uniform({rows, 2});
+  for (const at::Tensor& columns : {pair.narrow(0, 0, 1).expand({rows, 2}), pair.t().contiguous().t(), pair.select(1, 0).unsqueeze(1).expand({rows, 2})}) {
+    const at::Tensor a = x.clone().requires_grad_(), b = x.clone().requires_grad_();
+    const at::Tensor value = htl::one_pass(loss, input_of(a, share), columns, share),
+                     expected = htl::one_pass(loss, input_of(b, share), columns.contiguous(), share);
+    value.backward();
+    expected.backward();
+    EXPECT_TRUE(same_bits(value, expected)) << columns.strides();
+    EXPECT_TRUE(same_bits(a.grad(), b.grad())) << columns.strides();
+  }
 }
 
 TEST(Losses, on_logits_stay_exact_far_out) {
@@ -161,11 +165,11 @@ TEST(Losses, of_numbers_scale_over_forty_decades) {
 
 TEST(Losses, in_one_pass_pass_nan_outputs_on_where_rows_count_and_nowhere_else) {
   Random random(5);
-  for (Case one : cases(random, 4, at::kDouble)) {
+  for (LossCase one : cases(random, 4, at::kDouble, 2.0)) {
     one.output[1].fill_(std::numeric_limits<double>::quiet_NaN());
     for (const bool counts : {true, false}) {
       const at::Tensor leaf = one.output.clone().requires_grad_();
-      const at::Tensor value = one.loss.reduced(input_of(leaf, one.target), doubles({.5, counts ? .25 : 0, .25, 0}));
+      const at::Tensor value = one.loss.reduced(input_of(leaf, one.label), doubles({.5, counts ? .25 : 0, .25, 0}));
       value.backward();
       EXPECT_EQ(std::isnan(value.item<double>()), counts) << one.loss.name();
       EXPECT_EQ(leaf.grad()[1].isnan().any().item<bool>(), counts) << one.loss.name();
@@ -234,6 +238,14 @@ TEST(Losses, by_a_wrong_name_get_the_nearest_right_one) {
   EXPECT_EQ(sentence_of([] { htl::loss_by_name("squared", {{"delta", 1}}); }), "htl::LossRegistry: loss \"squared\" takes no options, got \"delta\"");
   EXPECT_EQ(sentence_of([] { htl::loss_by_name("softmax_cross_entropy"); }),
             "htl::LossRegistry: loss \"softmax_cross_entropy\" expects a whole number as the option \"classes\", got none");
+  EXPECT_EQ(sentence_of([] {
+              htl::loss_by_name("softmax_cross_entropy", {{"smoothing", .1}});
+            }),
+            "htl::LossRegistry: loss \"softmax_cross_entropy\" expects a whole number as the option \"classes\", got none (given: \"smoothing\")");
+  EXPECT_EQ(sentence_of([] {
+              htl::loss_by_name("softmax_cross_entropy", {{"smoothing", .1}, {"clases", 3}});
+            }),
+            "htl::LossRegistry: loss \"softmax_cross_entropy\" has no option \"clases\"; did you mean \"classes\"?");
   EXPECT_EQ(sentence_of([] {
               htl::loss_by_name("softmax_cross_entropy", {{"classes", 2.5}});
             }),

@@ -68,6 +68,18 @@ TEST(NumberLosses, say_which_tasks_can_have_them_and_in_which_unit) {
   EXPECT_EQ(kinds(htl::Coral(3, false, htl::CoralPredict::rank)), "regression own unit");
 }
 
+TEST(NumberLosses, give_rows_in_the_type_of_their_outputs_whatever_that_of_the_labels) {
+  Random random(112);
+  std::vector<LossCase> all = cases(random, 5, at::kFloat, 1);
+  all.push_back({htl::SquaredError{}, random.normal({5, 1}, 1, at::kFloat), random.normal({5}, 1, at::kFloat)});
+  all.push_back({htl::Huber{}, random.normal({5, 1}, 1, at::kFloat), random.normal({5}, 1, at::kFloat)});
+  for (const LossCase& one : all) {
+    if (!one.label.is_floating_point()) continue;
+    EXPECT_TRUE(same_bits(one.loss.per_row(input_of(one.output, one.label.to(at::kDouble))), one.rows())) << one.text();
+    EXPECT_EQ(one.rows().scalar_type(), at::kFloat) << one.text();
+  }
+}
+
 TEST(NumberLosses, match_golden_numbers_of_the_literature) {
   const at::Tensor y = doubles({1, 1.2, 0, 2}), x = doubles({.6, .7, .3, .8});
   EXPECT_NEAR(htl::AbsoluteError{}(x, y).mean().item<double>(), .6, 1e-12);
@@ -108,8 +120,27 @@ TEST(Losses, equal_numbers_that_scipy_gives_for_their_definitions) {
     }
     seen.insert(spec.name);
   }
-  for (const char* name : {"absolute", "log_cosh", "squared_log", "quantile", "quantiles", "binary_cross_entropy", "softmax_cross_entropy", "focal", "coral",
-                           "poisson", "tweedie", "gamma", "zero_inflated_gamma", "log_normal", "ziln"})
+  for (const char* name : {"absolute",
+                           "log_cosh",
+                           "squared_log",
+                           "quantile",
+                           "quantiles",
+                           "binary_cross_entropy",
+                           "softmax_cross_entropy",
+                           "focal",
+                           "coral",
+                           "poisson",
+                           "tweedie",
+                           "gamma",
+                           "zero_inflated_gamma",
+                           "log_normal",
+                           "ziln",
+                           "weighted_logistic",
+                           "cread",
+                           "tpm",
+                           "bucket_softmax",
+                           "gaussian_mixture",
+                           "exponential_gaussian_mixture"})
     EXPECT_TRUE(seen.contains(name)) << name;
 }
 
@@ -299,17 +330,10 @@ TEST(NumberLosses, refuse_wrong_options_labels_and_shapes_with_a_sentence) {
   EXPECT_EQ(sentence_of([&] { htl::Quantiles({.1, .5, .9})(x, y); }), "htl::Quantiles: expected outputs of shape [any, 3], got [3, 2]");
   EXPECT_EQ(sentence_of([&] { htl::Coral(4)(x, y); }), "htl::Coral: expected outputs of shape [any, 3], got [3, 2]");
   EXPECT_EQ(sentence_of([&] { htl::AbsoluteError{}(x, y); }), "htl::AbsoluteError: expected an output of shape [B] or [B, 1], got [3, 2]");
-  const auto hybrid = [&](const AnyLoss& loss, double label) {
-    const htl::HybridLoss all(htl::TaskSet{htl::regression("t").loss(loss)});
-    htl::Labels labels;
-    labels.set("t", {at::full({1}, label, at::kDouble)});
-    htl::TaskOutputs outputs;
-    outputs.set("t", at::zeros({1, loss.output_width()}, at::kDouble));
-    return sentence_of([&] { all(outputs, labels); });
-  };
-  EXPECT_TRUE(contains(hybrid(htl::SquaredLogError{}, -.5), "loss \"squared_log\" of task \"t\" expects labels in [0, inf], got -0.5 in row 0"));
-  EXPECT_TRUE(contains(hybrid(htl::Focal{}, 1.5), "loss \"focal\" of task \"t\" expects labels in [0, 1], got 1.5 in row 0"));
-  EXPECT_TRUE(contains(hybrid(htl::Coral(3, false, htl::CoralPredict::rank), 3), "loss \"coral\" of task \"t\" expects labels in [0, 2], got 3 in row 0"));
+  EXPECT_TRUE(contains(htl::test::refusal_of(htl::SquaredLogError{}, -.5), "loss \"squared_log\" of task \"t\" expects labels in [0, inf], got -0.5 in row 0"));
+  EXPECT_TRUE(contains(htl::test::refusal_of(htl::Focal{}, 1.5), "loss \"focal\" of task \"t\" expects labels in [0, 1], got 1.5 in row 0"));
+  EXPECT_TRUE(contains(htl::test::refusal_of(htl::Coral(3, false, htl::CoralPredict::rank), 3),
+                       "loss \"coral\" of task \"t\" expects labels in [0, 2], got 3 in row 0"));
   EXPECT_TRUE(
       contains(sentence_of([] { htl::TaskSet{htl::regression("t").loss(htl::SquaredLogError{}).transform(htl::log1p())}; }), "\"squared_log\" of task \"t\""));
   EXPECT_TRUE(contains(sentence_of([] { htl::binary("t").loss(htl::Quantile{}); }), "the loss \"quantile\" is not for a binary task"));

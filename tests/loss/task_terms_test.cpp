@@ -119,30 +119,7 @@ TEST(TaskTerms, match_golden_numbers_of_the_literature) {
   EXPECT_NEAR(htl::OrderCalibration({.after = {"click"}})(torch::cat({logits({.5, .2}), logits({.3, .6})}, 1)).mean().item<double>(), .1, 1e-12);
 }
 
-TEST(TaskTerms, have_the_derivatives_of_finite_differences_per_row_and_in_one_pass) {
-  Random random(2);
-  for (int round = 0; round < 4; ++round)
-    for (const LossCase& one : cases(random, 6, at::kDouble)) htl::test::expect_derivatives(one, htl::test::random_share(random, 6, .7, at::kDouble));
-}
-
-TEST(TaskTerms, in_one_pass_equal_the_weighted_sum_of_their_rows) {
-  Random random(3);
-  for (int round = 0; round < 25; ++round) {
-    const at::ScalarType type = random.chance(.5) ? at::kDouble : at::kFloat;
-    const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 100, 1000});
-    for (const LossCase& one : cases(random, rows, type, random.pick<double>({1e-3, 1, 5})))
-      htl::test::expect_one_pass_is_sum(one, htl::test::random_share(random, rows, random.real(), type), type == at::kDouble ? 1e-11 : 2e-5);
-  }
-}
-
-TEST(TaskTerms, give_the_same_bits_with_one_and_two_threads) {
-  Random random(4);
-  for (const LossCase& one : cases(random, 5000, at::kFloat))
-    if (!one.exact)
-      continue;
-    else
-      htl::test::expect_same_bits_by_threads(one, htl::test::random_share(random, 5000, .8, at::kFloat));
-}
+TEST(TaskTerms, have_one_arithmetic_per_row_and_in_one_pass) { htl::test::expect_one_arithmetic(cases, 2, {1e-3, 1, 5}, 2e-5); }
 
 TEST(TaskTerms, pass_nan_outputs_on_where_rows_count_and_nowhere_else) {
   Random random(5);
@@ -271,6 +248,44 @@ TEST(DoublyRobust, apart_moves_each_output_by_its_own_term) {
   }
 }
 
+TEST(InversePropensity, and_DoublyRobust_never_read_the_propensity_of_a_row_that_was_not_seen) {
+  const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
+  const Named<at::Tensor> context(std::vector<std::pair<std::string, at::Tensor>>{{"p", doubles({nan, .5, infinity, .25})}});
+  htl::Labels labels;
+  labels.set("click", {doubles({0, 1, 0, 1})});
+  const at::Tensor z = column({.3, -1, 2, .5}), y = doubles({0, 1, 0, 0});
+  const htl::Propensity seen{.given = "click", .column = "p"};
+  for (const bool normalised : {false, true}) {
+    const htl::InversePropensity loss({.propensity = seen, .batch_normalised = normalised});
+    EXPECT_TRUE(close(loss.weights({z, y, y, {}, context, nullptr, &labels}), normalised ? doubles({0, 4, 0, 8}) : doubles({0, 2, 0, 4}), 1e-12));
+  }
+  const at::Tensor two = torch::cat({z, z}, 1);
+  EXPECT_TRUE(htl::DoublyRobust({.propensity = seen}).per_row({two, y, y, {}, context, nullptr, &labels}).isfinite().all().item<bool>());
+}
+
+/// An event that another task reads happened where its label was observed: mask, observed_when and weight.
+TEST(InversePropensity, and_DoublyRobust_see_an_event_only_where_its_task_has_a_label) {
+  Random random(14);
+  for (int round = 0; round < 20; ++round) {
+    const int64_t rows = 40;
+    const at::Tensor view = random.events({rows}, .7), seen = random.mask({rows}, .8), click = random.events({rows}, .6), known = random.mask({rows}, .8);
+    const at::Tensor weight = random.uniform({rows}, .5, 2) * random.mask({rows}, .7), p = random.uniform({rows}, .1, .9), y = random.events({rows});
+    const at::Tensor happened = view.eq(1).logical_and(seen).logical_and(click.eq(1)).logical_and(known).logical_and(weight.gt(0)).to(at::kDouble);
+    const htl::Propensity chance{.given = "click", .column = "p"};
+    htl::Labels labels;
+    labels.set("view", {view, seen}).set("click", {click.masked_fill(known.logical_not(), std::nan("")), known, weight}).set("buy", {y});
+    labels.context.set("p", p);
+    const at::Tensor z = random.normal({rows, 2}), error = htl::BinaryCrossEntropy{}(z.select(1, 0), y), w = happened / p;
+    const TaskOutputs outputs({{"view", random.normal({rows, 1})}, {"click", random.normal({rows, 1})}, {"buy", z}});
+    const auto loss = [&](const htl::TaskSpec& buy) {
+      return htl::HybridLoss(htl::TaskSet{htl::binary("view"), htl::binary("click").observed_when("view"), buy})(outputs, labels)["buy"].item<double>();
+    };
+    EXPECT_NEAR(loss(htl::binary("buy").loss(htl::InversePropensity({.propensity = chance, .width = 2}))), (w * error).mean().item<double>(), 1e-10);
+    const at::Tensor imputed = at::softplus(z.select(1, 1)), robust = imputed + w * (error - imputed);
+    EXPECT_NEAR(loss(htl::binary("buy").loss(htl::DoublyRobust({.propensity = chance, .imputation_weight = 0}))), robust.mean().item<double>(), 1e-10);
+  }
+}
+
 TEST(ESCM2, stands_together_on_one_task_of_a_hybrid_loss) {
   Random random(9);
   const int64_t rows = 50;
@@ -333,6 +348,28 @@ TEST(PairwiseRanking, is_the_mean_over_pairs_by_brute_force) {
                     .dot(share.index_select(0, order))
                     .item<double>(),
                 expected, 1e-12);
+  }
+}
+
+TEST(PairwiseRanking, makes_no_pair_of_rows_whose_group_is_nan) {
+  Random random(13);
+  const htl::PairwiseRanking loss({.group = "user"});
+  for (int round = 0; round < 40; ++round) {
+    const int64_t rows = random.integer(2, 60);
+    const at::Tensor nowhere = random.mask({rows}, .4), group = random.ids({rows}, 4).to(at::kDouble).masked_fill(nowhere, std::nan(""));
+    const at::Tensor x = random.normal({rows, 1}), y = random.uniform({rows}), w = random.uniform({rows}) * random.mask({rows}, .8);
+    const Named<at::Tensor> context(std::vector<std::pair<std::string, at::Tensor>>{{"user", group}}),
+        known(std::vector<std::pair<std::string, at::Tensor>>{{"user", group.nan_to_num()}});
+    const at::Tensor here = w.masked_fill(nowhere, 0), share = w / w.sum().clamp_min(1e-30), share_here = here / here.sum().clamp_min(1e-30);
+    const at::Tensor a = x.clone().requires_grad_(), b = x.clone().requires_grad_();
+    const at::Tensor value = loss.reduced({a, y, y, w, context}, share), expected = loss.reduced({b, y, y, here, known}, share_here);
+    value.backward();
+    expected.backward();
+    EXPECT_TRUE(close(value, expected, 1e-10));
+    EXPECT_TRUE(close(a.grad(), b.grad(), 1e-10));
+    const at::Tensor each = loss.per_row({x, y, y, w, context});
+    EXPECT_NEAR((each * share).sum().item<double>(), expected.item<double>(), 1e-12);
+    EXPECT_EQ(each.masked_select(nowhere).abs().sum().item<double>(), 0.0);
   }
 }
 
@@ -401,12 +438,29 @@ TEST(TaskTerms, refuse_what_is_no_good_with_a_sentence) {
                          htl::TaskSet{htl::binary("buy").loss(htl::EntireSpace({.given = {"clik"}})), htl::binary("click")};
                        }),
                        "reads the task \"clik\", which is not there; did you mean \"click\"?"));
+  const auto beside = [](const htl::TaskSpec& task) {
+    return sentence_of([&] { htl::TaskSet{htl::binary("click"), htl::multiclass("kind", 3), htl::regression("time"), task}; });
+  };
+  EXPECT_EQ(beside(htl::binary("buy").loss(htl::EntireSpace({.given = {"click", "time"}}))),
+            "htl::TaskSet: the loss \"entire_space\" of task \"buy\" reads the task \"time\", which is regression; expected a binary task");
+  EXPECT_EQ(beside(htl::binary("buy").loss(htl::OrderCalibration({.after = {"kind"}}))),
+            "htl::TaskSet: the loss \"order_calibration\" of task \"buy\" reads the task \"kind\", which is multiclass; expected a binary task");
+  EXPECT_TRUE(contains(beside(htl::binary("buy").loss(htl::InversePropensity({.propensity = {.given = "time"}}))), "expected a binary task"));
+  EXPECT_TRUE(contains(beside(htl::binary("buy").loss(htl::DoublyRobust({.propensity = {.given = "kind"}}))), "expected a binary task"));
+  EXPECT_TRUE(contains(beside(htl::binary("buy").loss(htl::Distillation({.teacher = "kind"}))), "which is multiclass; expected a binary or regression task"));
+  EXPECT_EQ(beside(htl::binary("buy").loss(htl::Distillation({.teacher = "click"}))), "no error");
+  EXPECT_EQ(beside(htl::binary("buy").loss(htl::Distillation({.teacher = "buy"}))),
+            "htl::TaskSet: the loss \"distillation\" of task \"buy\" reads its own task; name another one");
   EXPECT_EQ(sentence_of([] { htl::InversePropensity({}); }),
             "htl::InversePropensity: expected a task as given, or a context column of propensities, got neither");
   EXPECT_EQ(sentence_of([] { htl::DoublyRobust({.propensity = {.given = "a", .floor = 0}}); }),
             "htl::DoublyRobust: expected a floor of the propensity in (0, 1], got 0");
   EXPECT_EQ(sentence_of([] { htl::DoublyRobust({.propensity = {.given = "a", .clip = .5}}); }),
-            "htl::DoublyRobust: expected a clip of the inverse propensity ≥ 1, got 0.5");
+            "htl::DoublyRobust: expected a finite clip ≥ 1 of the inverse propensity, got 0.5");
+  EXPECT_EQ(sentence_of([] { htl::InversePropensity({.propensity = {.given = "a", .clip = std::numeric_limits<double>::infinity()}}); }),
+            "htl::InversePropensity: expected a finite clip ≥ 1 of the inverse propensity, got inf");
+  EXPECT_TRUE(
+      contains(sentence_of([] { htl::built_in_losses().make(htl::parse_spec("doubly_robust:given=a,clip=inf")); }), "expected a finite number, got inf"));
   EXPECT_EQ(sentence_of([] { htl::DoublyRobust({.propensity = {.given = "a"}, .imputation_weight = -1}); }),
             "htl::DoublyRobust: expected a finite imputation_weight ≥ 0, got -1");
   EXPECT_TRUE(contains(sentence_of([&] {
@@ -424,6 +478,7 @@ TEST(TaskTerms, refuse_what_is_no_good_with_a_sentence) {
   EXPECT_EQ(sentence_of([] { htl::PairwiseRanking({.group = "g", .margin = -1}); }), "htl::PairwiseRanking: expected a finite margin ≥ 0, got -1");
   EXPECT_TRUE(contains(sentence_of([] { htl::multiclass("k", 3).loss(htl::PairwiseRanking({.group = "g"})); }), "is not for a multiclass task"));
   EXPECT_TRUE(contains(sentence_of([] { htl::loss_by_name("order_calibration", {{"widht", 1}}); }), "has no option \"widht\"; did you mean \"width\"?"));
+  EXPECT_TRUE(contains(sentence_of([] { htl::loss_by_name("entire_space", {{"width", 1}}); }), "as the option \"given\", got none (given: \"width\")"));
 }
 
 }  // namespace

@@ -113,27 +113,7 @@ TEST(WatchTimeLosses, match_golden_numbers_of_the_literature) {
   EXPECT_NEAR(egmn(0, 0).predict(mixture, no_context).item<double>(), 2.514898, 1e-6);
 }
 
-TEST(WatchTimeLosses, have_the_derivatives_of_finite_differences_per_row_and_in_one_pass) {
-  Random random(2);
-  for (int round = 0; round < 3; ++round)
-    for (const LossCase& one : cases(random, 5, at::kDouble)) htl::test::expect_derivatives(one, htl::test::random_share(random, 5, .7, at::kDouble));
-}
-
-TEST(WatchTimeLosses, in_one_pass_equal_the_weighted_sum_of_their_rows) {
-  Random random(3);
-  for (int round = 0; round < 15; ++round) {
-    const at::ScalarType type = random.chance(.5) ? at::kDouble : at::kFloat;
-    const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 100, 2049});
-    for (const LossCase& one : cases(random, rows, type, random.pick<double>({1e-3, 1, 5})))
-      htl::test::expect_one_pass_is_sum(one, htl::test::random_share(random, rows, random.real(), type), type == at::kDouble ? 1e-11 : 2e-5);
-  }
-}
-
-TEST(WatchTimeLosses, give_the_same_bits_with_one_and_two_threads) {
-  Random random(4);
-  for (const LossCase& one : cases(random, 5000, at::kFloat))
-    htl::test::expect_same_bits_by_threads(one, htl::test::random_share(random, 5000, .8, at::kFloat));
-}
+TEST(WatchTimeLosses, have_one_arithmetic_per_row_and_in_one_pass) { htl::test::expect_one_arithmetic(cases, 2, {1e-3, 1, 5}, 2e-5); }
 
 TEST(WatchTimeLosses, pass_nan_outputs_on_where_rows_count_and_nowhere_else) {
   Random random(5);
@@ -279,7 +259,8 @@ TEST(BucketSoftmaxAndTPM, of_the_training_frequencies_predict_the_exact_mean_wit
 
 TEST(CREAD, of_the_training_frequencies_restores_nearly_the_mean_with_gradient_zero) {
   Random random(11);
-  const Watches train(random, 2000);
+  Watches train(random, 2000);
+  train.seconds = train.seconds.to(at::kFloat).to(at::kDouble);
   const htl::CREAD loss = htl::CREAD({.splits = 100, .restoration = 0, .ordinal = 0}).fitted({train.seconds}, no_context);
   EXPECT_EQ(loss.options.points.back(), train.seconds.max().item<double>());
   const at::Tensor points = doubles(loss.options.points), beyond = train.seconds.unsqueeze(1).gt(points).to(at::kDouble).mean(0);
@@ -289,6 +270,54 @@ TEST(CREAD, of_the_training_frequencies_restores_nearly_the_mean_with_gradient_z
   const double mean = train.seconds.mean().item<double>(), restored = loss.predict(logits, no_context).item<double>();
   EXPECT_LT(restored, mean);  // a lower sum
   EXPECT_NEAR(restored, mean, .03 * mean);
+}
+
+TEST(CREAD, finds_the_same_ties_in_every_type) {
+  // .1 in float32 is above .1 in float64, .7 below
+  const at::Tensor train = doubles({.1, .1, .1, .1, .7, .7, .7, .7, .7});
+  const htl::CREAD loss = htl::CREAD({.splits = 4, .restoration = 0, .ordinal = 0}).fitted({train}, no_context);
+  const htl::CREAD given({.splits = 2, .restoration = 0, .ordinal = 0, .points = {.1, .7}});
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
+    for (const auto& [label, beyond] : {std::pair{.1, doubles({0, 0})}, {.7, doubles({1, 0})}, {.05, doubles({0, 0})}, {.8, doubles({1, 1})}}) {
+      const at::Tensor z = row_of({.5, -2}).to(type), y = torch::full({1}, label, type),
+                       expected = at::binary_cross_entropy_with_logits(z, beyond.to(type).unsqueeze(0));
+      EXPECT_TRUE(close(given(z, y).sum(), expected, 1e-6)) << label << type;
+      EXPECT_TRUE(close(given.reduced({z, y, y, {}, no_context}, torch::ones({1}, type)), expected, 1e-6)) << label << type;
+    }
+    const at::Tensor z = torch::zeros({9, 4}, type), labels = train.to(type), leaf = z.clone().requires_grad_();
+    loss.reduced({leaf, labels, labels, {}, no_context}, torch::full({9}, 1. / 9, type)).backward();
+    const at::Tensor counts = (.5 - leaf.grad().to(at::kDouble).sum(0) * 4) * 9;  // of labels beyond each split
+    for (int64_t m = 0; m < 4; ++m) {
+      const double point = loss.options.points[static_cast<size_t>(m)];
+      EXPECT_NEAR(counts[m].item<double>(), point < .2 ? 5 : 0, 1e-4) << m << type;
+      EXPECT_TRUE(point == static_cast<double>(.1f) || point == static_cast<double>(.7f)) << point;
+    }
+  }
+}
+
+TEST(WatchTimeLosses, are_fitted_anew_to_other_labels_and_keep_what_was_given) {
+  Random random(17);
+  const Watches first(random, 500), second(random, 700);
+  const auto fit = [](const AnyLoss& loss, const Watches& to) { return loss.fitted({to.seconds * (to.seconds.size(0) == 700 ? 3 : 1)}, to.context()); };
+  const auto file = [](const AnyLoss& loss) { return htl::loss_by_name(loss.name(), loss.parameters()); };
+  const auto numbers = [](const AnyLoss& loss) { return htl::spec_text({loss.name(), loss.parameters()}); };
+  for (const char* spec : {"d2q:duration=duration,buckets=3,points=5", "bucket_softmax:buckets=4", "bucket_softmax:buckets=3,edges=20;50",
+                           "bucket_softmax:buckets=3,mids=1;2;3", "cread:splits=5", "tpm:depth=2", "tpm:depth=1,edges=20", "tpm:depth=1,mids=3;9"}) {
+    const AnyLoss plain = htl::built_in_losses().make(htl::parse_spec(spec)), once = fit(plain, first), there = fit(plain, second);
+    EXPECT_TRUE(once.is_fitted()) << spec;
+    EXPECT_NE(numbers(once), numbers(there)) << spec;
+    EXPECT_EQ(numbers(fit(once, second)), numbers(there)) << spec;
+    EXPECT_EQ(numbers(file(once)), numbers(once)) << spec;
+    EXPECT_EQ(numbers(fit(file(once), second)), numbers(there)) << spec << " out of a file";
+    EXPECT_EQ(numbers(fit(once, first)), numbers(once)) << spec;
+  }
+  for (const char* spec : {"bucket_softmax:buckets=3,edges=20;50,mids=1;2;3", "cread:splits=2,points=4;9", "tpm:depth=1,edges=20,mids=3;9"}) {
+    const AnyLoss given = htl::built_in_losses().make(htl::parse_spec(spec));
+    EXPECT_EQ(numbers(fit(given, first)), numbers(given)) << spec;
+  }
+  const htl::BucketSoftmax edges = htl::BucketSoftmax({.buckets = 3, .edges = {20, 50}}).fitted({first.seconds}, no_context);
+  EXPECT_EQ(edges.options.edges, (std::vector<double>{20, 50}));
+  EXPECT_EQ(htl::TPM({.depth = 1, .mids = {3, 9}}).fitted({first.seconds}, no_context).options.mids, (std::vector<double>{3, 9}));
 }
 
 TEST(Exponentials, of_many_numbers_at_once_are_exact_to_a_few_roundings) {
@@ -346,11 +375,48 @@ TEST(Exponentials, of_many_numbers_at_once_are_exact_to_a_few_roundings) {
   EXPECT_EQ(htl::detail::kept(-2.5, true), -2.5);
 }
 
+TEST(Exponentials, of_the_normal_distribution_of_many_numbers_are_exact_to_a_few_roundings) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  std::vector<double> x = {nan, 1e9, std::numeric_limits<double>::infinity()};
+  for (double at = 0; at < 26; at += .0037) x.push_back(at);
+  std::vector<double> mass(x.size()), ratio(x.size()), plain_mass(x.size()), plain_ratio(x.size());
+  htl::detail::normal_all(x.data(), x.size(), mass.data(), ratio.data());
+  htl::detail::normal_all_plain(x.data(), x.size(), plain_mass.data(), plain_ratio.data());
+  for (const size_t i : {0U, 1U, 2U}) {
+    EXPECT_EQ(std::isnan(mass[i]) && std::isnan(ratio[i]), i == 0);
+    if (i == 0) continue;
+    EXPECT_EQ(mass[i], 1.0);
+    EXPECT_LT(ratio[i], 1e-140);
+  }
+  for (size_t i = 3; i < x.size(); ++i) {
+    const long double at = x[i], below = 1 - std::erfc(at / std::sqrt(2.0L)) / 2, density = std::exp(-at * at / 2) / std::sqrt(2 * std::acos(-1.0L));
+    const auto near = [](double a, long double b, double tolerance) { return std::abs(a / static_cast<double>(b) - 1) < tolerance; };
+    ASSERT_TRUE(near(mass[i], below, 1e-15) && near(plain_mass[i], below, 1e-15)) << x[i];
+    ASSERT_TRUE(near(ratio[i], density / below, 1e-13) && near(plain_ratio[i], density / below, 1e-13)) << x[i];
+  }
+}
+
 /// ∫ f by the trapezoid rule.
 template <class F>
 double integral(const F& f, double low, double high, int64_t steps) {
   const at::Tensor x = torch::linspace(low, high, steps + 1, at::kDouble);
   return at::trapezoid(f(x), x).template item<double>();
+}
+
+TEST(Mixtures, of_one_row_and_of_many_at_once_are_the_same) {
+  static_assert(htl::BlockRowLoss<htl::ExponentialGaussianMixture>);
+  Random random(18);
+  const htl::ExponentialGaussianMixture loss({.components = 2});
+  for (const int64_t count : {1, 5, 64}) {
+    const at::Tensor outputs = random.normal({8, 64}, 3), labels = random.uniform({count}, 0, 9), slopes = torch::zeros({8, 64}, at::kDouble);
+    const at::Tensor values = torch::zeros({count}, at::kDouble), by_hand = outputs.t().contiguous(), slope = torch::zeros({8}, at::kDouble);
+    loss.rows(outputs.data_ptr<double>(), labels.data_ptr<double>(), static_cast<size_t>(count), values.data_ptr<double>(), slopes.data_ptr<double>());
+    for (int64_t row = 0; row < count; ++row) {
+      EXPECT_EQ(loss.row(by_hand.data_ptr<double>() + 8 * row, labels.data_ptr<double>() + row, slope.data_ptr<double>()), values[row].item<double>());
+      EXPECT_TRUE(htl::test::same_bits(slope, slopes.select(1, row).contiguous()));
+    }
+    EXPECT_EQ(slopes.narrow(1, count, 64 - count).abs().sum().item<double>(), 0.0) << "nothing is written beyond";
+  }
 }
 
 TEST(Mixtures, integrate_to_one_and_predict_the_mean_of_their_density) {

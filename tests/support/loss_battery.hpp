@@ -4,19 +4,14 @@
 #pragma once
 
 #include <htl/loss/built_in_losses.hpp>
-#include <htl/loss/hybrid_loss.hpp>
 
 #include <support/loss_cases.hpp>
 
-#include <functional>
 #include <limits>
 #include <string>
 #include <vector>
 
 namespace htl::test {
-
-/// @brief Cases of some rows in a type, with outputs of a size.
-using LossTable = std::function<std::vector<LossCase>(Random& random, int64_t rows, at::ScalarType type, double scale)>;
 
 /// @brief Through HybridLoss: the mean of the rows that count by their weights, as a loop has it. Other rows hold labels that no loss may read, and get no
 /// gradient.
@@ -73,16 +68,8 @@ inline void expect_finite_predictions(const LossCase& one, Random& random) {
 /// @param seed of the cases
 /// @param scales of outputs, where one pass is compared with rows
 inline void loss_battery(const LossTable& table, uint64_t seed, const std::vector<double>& scales) {
-  Random random(seed);
-  for (int round = 0; round < 4; ++round)
-    for (const LossCase& one : table(random, 6, at::kDouble, 1.5)) expect_derivatives(one, random_share(random, 6, .7, at::kDouble));
-  for (int round = 0; round < 25; ++round) {
-    const at::ScalarType type = random.chance(.5) ? at::kDouble : at::kFloat;
-    const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 100, 2049});
-    for (const LossCase& one : table(random, rows, type, random.pick(scales)))
-      expect_one_pass_is_sum(one, random_share(random, rows, random.real(), type), type == at::kDouble ? 1e-11 : 2e-6);
-  }
-  for (const LossCase& one : table(random, 5000, at::kFloat, 2.0)) expect_same_bits_by_threads(one, random_share(random, 5000, .8, at::kFloat));
+  expect_one_arithmetic(table, seed, scales, 2e-6);
+  Random random(seed + 1);
   for (const LossCase& one : table(random, 4, at::kDouble, 1.0)) expect_nan_only_where_it_counts(one);
   for (int round = 0; round < 4; ++round)
     for (const LossCase& one : table(random, 20, at::kDouble, 1.0)) expect_mean_over_rows_that_count(one, random);

@@ -3,13 +3,15 @@
 /// @brief LossCase: a loss with a batch that suits it; and what every loss must do with one.
 #pragma once
 
-#include <htl/task/task_loss.hpp>
+#include <htl/loss/hybrid_loss.hpp>
 
 #include <torch/torch.h>
 
 #include "support/gradcheck.hpp"
 #include "support/seeded.hpp"
 
+#include <functional>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -119,6 +121,50 @@ inline void expect_same_bits_by_threads(const LossCase& one, const at::Tensor& s
     }
   }
   at::set_num_threads(threads);
+}
+
+/// @brief Outputs and labels that do not stand one behind the other give the same bits.
+inline void expect_same_bits_by_strides(const LossCase& one, const at::Tensor& share) {
+  LossCase plain = one.leaves(), spread = one;
+  spread.output = one.output.t().contiguous().t();
+  spread.label = torch::stack({one.label, one.label + 1}, 1).select(1, 0);
+  spread = spread.leaves();
+  const at::Tensor value = plain.reduced(share), other = spread.reduced(share);
+  value.backward();
+  other.backward();
+  EXPECT_TRUE(same_bits(value, other)) << one.text();
+  EXPECT_TRUE(same_bits(plain.output.grad(), spread.output.grad())) << one.text();
+}
+
+/// @brief Cases of some rows in a type, with outputs of a size.
+using LossTable = std::function<std::vector<LossCase>(Random& random, int64_t rows, at::ScalarType type, double scale)>;
+
+/// @brief Row by row and in one pass a table of losses has one arithmetic: derivatives, sums over rows, strides, threads.
+/// @param table makes the cases
+/// @param seed of the cases
+/// @param scales of outputs, where one pass is compared with rows
+/// @param tolerance of one pass in float32 against rows in float64
+inline void expect_one_arithmetic(const LossTable& table, uint64_t seed, const std::vector<double>& scales, double tolerance) {
+  Random random(seed);
+  for (int round = 0; round < 4; ++round)
+    for (const LossCase& one : table(random, 6, at::kDouble, 1.5)) expect_derivatives(one, random_share(random, 6, .7, at::kDouble));
+  for (int round = 0; round < 25; ++round) {
+    const at::ScalarType type = random.chance(.5) ? at::kDouble : at::kFloat;
+    const int64_t rows = random.pick<int64_t>({0, 1, 2, 7, 100, 2049});
+    for (const LossCase& one : table(random, rows, type, random.pick(scales)))
+      if (rows <= 100 || one.loss.name() != "pairwise_ranking")  // whose rows are compared with each other
+        expect_one_pass_is_sum(one, random_share(random, rows, random.real(), type), type == at::kDouble ? 1e-11 : tolerance);
+  }
+  for (const LossCase& one : table(random, 70, at::kFloat, 2.0)) expect_same_bits_by_strides(one, random_share(random, 70, .8, at::kFloat));
+  for (const LossCase& one : table(random, 5000, at::kFloat, 2.0)) expect_same_bits_by_threads(one, random_share(random, 5000, .8, at::kFloat));
+}
+
+/// @brief What HybridLoss says to one row with that label.
+inline std::string refusal_of(const AnyLoss& loss, double label) {
+  const HybridLoss all(TaskSet{regression("t").loss(loss)});
+  const Labels labels = Labels().set("t", {at::full({1}, label, at::kDouble)});
+  const TaskOutputs outputs = TaskOutputs().set("t", at::zeros({1, loss.output_width()}, at::kDouble));
+  return sentence_of([&] { all(outputs, labels); });
 }
 
 /// @brief A NaN output in row 1 shows if the row counts, and nowhere else. Row 3 never counts.

@@ -58,6 +58,46 @@ TEST(PlattScaling, undoes_a_known_distortion_and_has_no_slope_left) {
   EXPECT_NEAR((level.apply(distorted) - t).sum().item<double>(), 0, 1e-4);
 }
 
+/// The conditions of the maximum for a ≥ 0, over models that are good, useless, inverted, far out or equal everywhere.
+TEST(PlattScaling, is_the_maximum_of_likelihood_for_models_of_every_kind) {
+  Random random(6);
+  int inverted = 0;
+  for (int round = 0; round < 400; ++round) {
+    const int64_t rows = random.integer(2, 300);
+    const double turn = random.pick<double>({1, 1, 0, -1, -3, 12}), shift = random.pick<double>({0, 0, -5, 20, -30}),
+                 spread = random.pick<double>({0, .1, 2, 15});
+    const at::Tensor truth = random.normal({rows}, random.pick<double>({0, 1, 5})), label = random.uniform({rows}).lt(truth.sigmoid()).to(at::kDouble);
+    const at::Tensor p = (turn * truth + shift + random.normal({rows}, spread)).sigmoid(), w = random.uniform({rows}, .1, 3);
+    const double events = (label * w).sum().item<double>(), others = w.sum().item<double>() - events;
+    const at::Tensor t = label * ((events + 1) / (events + 2) - 1 / (others + 2)) + 1 / (others + 2), z = torch::logit(p, 1e-15);
+    for (const bool slope : {true, false}) {
+      const htl::PlattScaling fitted = htl::PlattScaling{.slope = slope}.fitted(p, label, w);
+      const at::Tensor error = (fitted.apply(p) - t) * w;
+      const std::string where = c10::str(round, ": turn ", turn, ", shift ", shift, ", spread ", spread, ", a ", fitted.a, ", b ", fitted.b);
+      EXPECT_NEAR(error.sum().item<double>(), 0.0, 1e-7 * w.sum().item<double>()) << where;
+      if (!slope) {
+        EXPECT_EQ(fitted.a, 1.0);
+        continue;
+      }
+      const at::Tensor centred = z - (z * w).sum() / w.sum();
+      const double pull = (error * centred).sum().item<double>(), size = (w * centred.abs()).sum().item<double>() + 1e-9;
+      EXPECT_GE(fitted.a, 0.0) << where;
+      if (fitted.a > 0.0) {
+        EXPECT_NEAR(pull, 0.0, 1e-6 * size) << where;
+      } else {
+        EXPECT_GE(pull, -1e-9 * size) << where;
+        EXPECT_TRUE(close(fitted.apply(p), ((t * w).sum() / w.sum()).expand({rows}), 1e-12)) << where << ": everybody gets the mean";
+        ++inverted;
+      }
+    }
+  }
+  EXPECT_GT(inverted, 50);
+  const at::Tensor same = torch::full({4}, 1e-13, at::kDouble), label = doubles({0, 1, 1, 1}), ones = torch::ones({4}, at::kDouble);
+  const htl::PlattScaling level = htl::PlattScaling{}.fitted(same, label, ones);
+  EXPECT_EQ(level.a, 0.0);
+  EXPECT_TRUE(close(level.apply(same), torch::full({4}, (3 * .8 + 1. / 3) / 4, at::kDouble)));
+}
+
 TEST(PlattScaling, stays_finite_where_the_classes_can_be_told_apart_and_never_turns_round) {
   const at::Tensor p = doubles({0, 1e-30, .2, .8, 1, 1}), label = doubles({0, 0, 0, 1, 1, 1}), ones = torch::ones({6}, at::kDouble);
   const htl::PlattScaling apart = htl::PlattScaling{}.fitted(p, label, ones);

@@ -89,6 +89,8 @@ TEST(Check, finds_the_nearest_name_by_edit_distance) {
   EXPECT_EQ(htl::nearest("", names), "huber");
   EXPECT_EQ(htl::nearest("softmax", names), "squared");  // 7 edits; the longer name needs 14
   EXPECT_EQ(htl::nearest("x", {}), "");
+  EXPECT_EQ(htl::detail::edit_distance("kitten", "sitting"), 3U);
+  EXPECT_EQ(htl::detail::edit_distance("", "abc") + htl::detail::edit_distance("abc", ""), 6U);
 }
 
 TEST(Check, of_shapes_names_everything) {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Label transforms with statistics: each against a naive reference, its inverse, its form in files, and what it refuses.
 #include <htl/loss/hybrid_loss.hpp>
+#include <htl/loss/quantiles.hpp>
 #include <htl/task/built_in_transforms.hpp>
+#include <htl/task/scale_calibration.hpp>
 #include <htl/task/task_set.hpp>
 
 #include <torch/torch.h>
@@ -11,6 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace {
 
@@ -21,6 +24,8 @@ using htl::test::gradcheck;
 using htl::test::Random;
 using htl::test::same_bits;
 using htl::test::sentence_of;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 
 at::Tensor doubles(const std::vector<double>& values) { return torch::tensor(values, at::kDouble); }
 
@@ -140,6 +145,23 @@ TEST(BoxCox, has_its_special_cases_and_ends) {
   at::Tensor far = doubles({-9}).requires_grad_();
   root.inverse(far).sum().backward();
   EXPECT_EQ(far.grad().item<double>(), 0.0);
+  for (const at::ScalarType type : {at::kFloat, at::kDouble}) {  // at the ends themselves
+    for (const double lambda : {.5, 2.0, 5.0, -.5, -2.0, -5.0}) {
+      const AnyLabelTransform fitted = box_cox({{"lambda", lambda}}).fitted({y});
+      const at::Tensor z = (lambda > 0 ? torch::full({1}, -1 / lambda, at::kDouble) : fitted.apply(doubles({40}))).to(type).requires_grad_();
+      const at::Tensor label = fitted.inverse(z);
+      label.sum().backward();
+      EXPECT_TRUE(std::isfinite(z.grad().item<double>())) << lambda << type;
+      if (type == at::kDouble) {
+        EXPECT_NEAR(label.item<double>(), lambda > 0 ? -1 : 40, 1e-9) << lambda;
+      }
+      EXPECT_GE(label.item<double>(), lambda > 0 ? -1 : 0) << lambda << type;
+      EXPECT_LE(label.item<double>(), 40 + 1e-4) << lambda << type;
+    }
+  }
+  const at::Tensor million = doubles({0, 1e6});  // whose z is −1/λ but for less than a rounding
+  EXPECT_TRUE(close(box_cox({{"lambda", -5}}).fitted({million}).inverse(doubles({.2})), doubles({1e6})));
+  EXPECT_TRUE(root.inverse(doubles({kNaN})).isnan().item<bool>());
   EXPECT_EQ(box_cox({}).fitted({doubles({5, 5})}).statistics()["lambda"].number(), 1.0) << "of a constant label";
   EXPECT_EQ(sentence_of([&] {
               htl::box_cox().fitted({doubles({1, -2})});
@@ -240,6 +262,45 @@ TEST(Grouped, has_a_transform_for_each_bucket_of_the_column) {
   at::Tensor observed = torch::ones({2000}, at::kBool);
   observed[0] = false;
   EXPECT_TRUE(htl::grouped(htl::z_score(), "duration").fitted({labels, observed}, durations(broken)).is_fitted());
+}
+
+TEST(Grouped, counts_edges_one_by_one_as_bucketize_does) {
+  Random random(10);
+  for (int round = 0; round < 50; ++round) {
+    const at::Tensor edges = std::get<0>(random.ids({random.integer(0, 6)}, 5).to(at::kDouble).sort());
+    at::Tensor values = random.ids({40}, 7).to(at::kDouble) - random.pick<double>({0, .5, 1});
+    values[3] = kNaN;
+    values[4] = std::numeric_limits<double>::infinity();
+    EXPECT_TRUE(same_bits(htl::detail::count_below(numbers(edges), values), at::bucketize(values, edges)));
+  }
+}
+
+TEST(Smeared, of_a_task_takes_the_rows_that_carry_its_label_and_their_columns) {
+  Random random(11);
+  const int64_t rows = 3000;
+  const at::Tensor click = random.events({rows}, .6), seen = random.mask({rows}, .8), weight = random.uniform({rows}, .5, 2) * random.mask({rows}, .7);
+  const at::Tensor duration = random.uniform({rows}, 5, 60), watch = random.uniform({rows}) * duration;
+  const at::Tensor carried = click.eq(1).logical_and(seen).logical_and(weight.gt(0));
+  htl::Labels labels = htl::Labels().set("click", {click}).set("watch", {at::where(carried, watch, kNaN), seen, weight});
+  labels.context.set("duration", duration);
+  const htl::TaskSet tasks = htl::TaskSet{htl::binary("click"), htl::regression("watch")
+                                                                    .observed_when("click")
+                                                                    .loss(htl::Quantiles({.25, .5, .75}))
+                                                                    .transform(htl::grouped(htl::log1p(), "duration", 3))
+                                                                    .calibration(htl::ScaleCalibration{2})}
+                                 .fitted(labels);
+  const at::Tensor output = random.normal({rows, 3}) + 2;
+  const htl::TaskOutputs outputs = htl::TaskOutputs().set("click", output.narrow(1, 0, 1)).set("watch", output);
+  const htl::TaskSet corrected = htl::smeared(tasks, "watch", outputs, labels);
+  const at::Tensor here = carried.nonzero().squeeze(1), middle = std::get<0>(output.sort(1)).select(1, 1);
+  const AnyLabelTransform expected =
+      htl::smeared(tasks["watch"].transform(), middle.index_select(0, here), {watch.index_select(0, here)}, durations(duration.index_select(0, here)));
+  EXPECT_EQ(corrected["watch"].transform().statistics()["residuals"].numbers(), expected.statistics()["residuals"].numbers());
+  EXPECT_EQ(corrected["watch"].calibration().name(), "scale") << "which stays, fitted to other predictions";
+  const at::Tensor plain = expected.inverse(middle, labels.context) * 2;
+  EXPECT_TRUE(close(corrected.predict(outputs, labels.context)["watch"], plain));
+  EXPECT_NE(sentence_of([&] { htl::smeared(tasks, "wach", outputs, labels); }).find("did you mean \"watch\"?"), std::string::npos);
+  EXPECT_NE(sentence_of([&] { htl::smeared(tasks, "click", outputs, labels); }).find("only a regression's label can be transformed"), std::string::npos);
 }
 
 TEST(Smeared, gives_the_mean_where_the_inverse_of_the_mean_is_too_low) {

@@ -13,7 +13,7 @@
 
 namespace htl::inline v0_1_0 {
 
-/// @brief How names in files become losses and transforms; replace them to add your own, and fall back to the defaults for the others.
+/// @brief How names in files become losses, transforms and calibrators; replace them to add your own, and fall back to the defaults for the others.
 struct TaskSetReaders {
   /// A loss by its name and parameters.
   std::function<AnyLoss(std::string_view, const Options&)> loss = [](std::string_view name, const Options& parameters) {
@@ -119,7 +119,7 @@ inline TaskSpec task_from_json(const nlohmann::json& json, const std::string& wh
 
 /// @brief Tasks from what to_json() gave.
 /// @param json the document
-/// @param readers losses and transforms by name
+/// @param readers losses, transforms and calibrators by name
 /// @throws c10::ValueError naming the key that is missing, unknown or of a wrong type, an unknown loss or transform, or what TaskSet refuses
 inline TaskSet task_set_from_json(const nlohmann::json& json, const TaskSetReaders& readers = {}) {
   detail::JsonObject document(json, "htl::task_set_from_json");

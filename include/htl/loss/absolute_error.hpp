@@ -24,7 +24,8 @@ struct AbsoluteError {
   /// @brief [B] from predictions [B] or [B, 1] and targets [B].
   /// @throws c10::ValueError on other shapes
   at::Tensor operator()(const at::Tensor& predictions, const at::Tensor& targets) const {
-    return detail::column("htl::AbsoluteError", predictions, targets).sub(targets).abs();
+    const at::Tensor x = detail::column("htl::AbsoluteError", predictions, targets);
+    return x.sub(targets.to(x.scalar_type())).abs();
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.target); }

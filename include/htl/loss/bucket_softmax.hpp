@@ -25,13 +25,17 @@ struct BucketSoftmaxOptions {
   std::vector<double> edges = {};
   /// K numbers that the buckets stand for. Empty: fitted() takes the means of the training labels in each bucket.
   std::vector<double> mids = {};
+  /// Whether the edges come from fitted(), which makes them anew when it is called again; false: they were given, and stay.
+  bool fitted_edges = false;
+  /// The same of the mids.
+  bool fitted_mids = false;
 };
 
 /// @brief l = log Σ_k e^{z_k} − z_b for K logits and the bucket b of the label.
 ///
 /// Width K. Labels: any finite number, in their own unit. dl/dz_k = softmax(z)_k − [k = b]. The prediction is Σ_k mid_k·softmax(z)_k in the label's unit.
 /// fitted() makes edges between distinct labels, so that buckets hold about equal counts, and each mid the mean of its labels (of an empty bucket: its
-/// middle); given edges and mids stay. O(B·K). No synchronisation on the CPU; on other devices edges and mids are copied there in each call.
+/// middle); given edges and mids stay. O(B·K). On other devices than the CPU edges and mids are copied there in each call, which synchronises.
 struct BucketSoftmax {
   /// @brief With its options.
   /// @throws c10::ValueError for fewer than 2 buckets, edges or mids of another count, or edges that are not ascending
@@ -53,11 +57,11 @@ struct BucketSoftmax {
   std::string name() const { return "bucket_softmax"; }
   /// @brief K
   int64_t output_width() const { return options.buckets; }
-  /// @brief buckets, and edges and mids where they are there
+  /// @brief buckets, edges and mids where they are there, and which of these were fitted
   Options parameters() const {
     Options result = {{"buckets", options.buckets}};
-    if (!options.edges.empty()) result.set("edges", options.edges);
-    if (!options.mids.empty()) result.set("mids", options.mids);
+    detail::add_fitted(result, "edges", options.edges, options.fitted_edges);
+    detail::add_fitted(result, "mids", options.mids, options.fitted_mids);
     return result;
   }
   /// @brief Whether edges and mids are there.
@@ -68,16 +72,17 @@ struct BucketSoftmax {
   /// @brief A copy with the edges and mids that were not given.
   /// @throws c10::ValueError without rows, for labels that are not finite, or fewer distinct labels than buckets
   BucketSoftmax fitted(const Label& label, const Named<at::Tensor>&) const {
-    if (is_fitted()) return *this;
+    BucketSoftmaxOptions changed = options;
+    const bool edges_stay = detail::are_given(changed.edges, changed.fitted_edges), mids_stay = detail::are_given(changed.mids, changed.fitted_mids);
+    if (edges_stay && mids_stay) return *this;
     std::vector<double> labels = detail::column_numbers("htl::BucketSoftmax", "label", label.value);
     std::sort(labels.begin(), labels.end());
-    BucketSoftmaxOptions changed = options;
-    if (changed.edges.empty()) {
+    if (!edges_stay) {
       changed.edges = detail::equal_count_edges(labels, options.buckets);
       HTL_CHECK(static_cast<int64_t>(changed.edges.size()) == options.buckets - 1, "htl::BucketSoftmax: expected at least ", options.buckets,
                 " distinct labels for as many buckets, got ", changed.edges.size() + 1, "; take fewer buckets");
     }
-    if (changed.mids.empty()) changed.mids = detail::bucket_means(labels, changed.edges);
+    if (!mids_stay) changed.mids = detail::bucket_means(labels, changed.edges);
     return BucketSoftmax(std::move(changed));
   }
 

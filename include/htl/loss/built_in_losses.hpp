@@ -154,6 +154,7 @@ inline void add_losses_of_watch_time(LossRegistry& registry) {
     result.delta = options.number("delta", result.delta, kPositive);
     result.ordinal = options.number("ordinal", result.ordinal, kNotNegative);
     result.points = options.numbers("points", {}, kNotNegative);
+    result.fitted_points = options.flag("fitted_points", false);
     return CREAD(std::move(result));
   });
   registry.add("tpm", [](OptionReader& options) {
@@ -163,6 +164,8 @@ inline void add_losses_of_watch_time(LossRegistry& registry) {
     result.deviation = options.number("deviation", result.deviation, kNotNegative);
     result.edges = options.numbers("edges", {}, {});
     result.mids = options.numbers("mids", {}, {});
+    result.fitted_edges = options.flag("fitted_edges", false);
+    result.fitted_mids = options.flag("fitted_mids", false);
     return TPM(std::move(result));
   });
   registry.add("bucket_softmax", [](OptionReader& options) {
@@ -170,6 +173,8 @@ inline void add_losses_of_watch_time(LossRegistry& registry) {
     result.buckets = options.integer("buckets", result.buckets, {.low = 2.0});
     result.edges = options.numbers("edges", {}, {});
     result.mids = options.numbers("mids", {}, {});
+    result.fitted_edges = options.flag("fitted_edges", false);
+    result.fitted_mids = options.flag("fitted_mids", false);
     return BucketSoftmax(std::move(result));
   });
 }
@@ -194,12 +199,19 @@ inline void add_losses_of_mixtures(LossRegistry& registry) {
   });
 }
 
+/// "click/pay" as names.
+inline std::vector<std::string> names_of(OptionReader& options, std::string_view option) {
+  const std::string text = options.word(option, "tasks, with \"/\" between them,");
+  const std::vector<std::string_view> pieces = split_text(text, '/');
+  return {pieces.begin(), pieces.end()};
+}
+
 inline Propensity propensity_of(OptionReader& options) {
   Propensity result;
   result.given = options.word_or("given", "", "a task");
   result.column = options.word_or("propensity", "", "a context column");
   result.floor = options.number("floor", result.floor, kRate);
-  result.clip = options.number("clip", result.clip, {.low = 1.0, .infinite = true});
+  result.clip = options.number("clip", result.clip, {.low = 1.0});
   return result;
 }
 
@@ -209,7 +221,7 @@ inline void add_terms_between_tasks(LossRegistry& registry) {
     EntireSpaceOptions result;
     result.predicts = options.choice("predicts", {{"product", Predict::product}, {"conditional", Predict::conditional}}, result.predicts);
     result.width = options.integer("width", result.width, {.low = 1.0});
-    result.given = split_names(options.word("given", "tasks, with \"/\" between them,"));
+    result.given = names_of(options, "given");
     return EntireSpace(std::move(result));
   });
   registry.add("inverse_propensity", [](OptionReader& options) {
@@ -228,7 +240,7 @@ inline void add_terms_between_tasks(LossRegistry& registry) {
   registry.add("order_calibration", [](OptionReader& options) {
     OrderCalibrationOptions result;
     result.width = options.integer("width", result.width, {.low = 1.0});
-    result.after = split_names(options.word("after", "tasks, with \"/\" between them,"));
+    result.after = names_of(options, "after");
     return OrderCalibration(std::move(result));
   });
   registry.add("distillation", [](OptionReader& options) {
@@ -278,9 +290,9 @@ inline void add_terms_between_tasks(LossRegistry& registry) {
 /// | `ziln` | ZILN | `like` (lifetime_value, easy_rec: the defaults of the others), those of ZILNOptions |
 /// | `weighted_logistic` | WeightedLogistic | `form` = `odds`, `every_row`; `event` |
 /// | `d2q` | D2Q | `duration`, `buckets`, `points`, `edges`, `tables` |
-/// | `cread` | CREAD | `splits`, `alpha`, `restoration`, `delta`, `ordinal`, `points` |
-/// | `tpm` | TPM | `depth`, `value`, `deviation`, `edges`, `mids` |
-/// | `bucket_softmax` | BucketSoftmax | `buckets`, `edges`, `mids` |
+/// | `cread` | CREAD | `splits`, `alpha`, `restoration`, `delta`, `ordinal`, `points`, `fitted_points` |
+/// | `tpm` | TPM | `depth`, `value`, `deviation`, `edges`, `mids`, `fitted_edges`, `fitted_mids` |
+/// | `bucket_softmax` | BucketSoftmax | `buckets`, `edges`, `mids`, `fitted_edges`, `fitted_mids` |
 /// | `gaussian_mixture` | GaussianMixture | `components`, `sigma_floor`, `max_sigma` |
 /// | `exponential_gaussian_mixture` | ExponentialGaussianMixture | `components`, `entropy`, `regression`, `sigma_floor`, `max_sigma`, `truncated_mean` |
 /// | `entire_space` | EntireSpace | `given`, `predicts` = `product`, `conditional`; `width` |

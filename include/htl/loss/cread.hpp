@@ -33,6 +33,8 @@ struct CREADOptions {
   double ordinal = 2e-5;
   /// The statistics: s_1 ≤ … ≤ s_M, all ≥ 0. Empty = not fitted.
   std::vector<double> points = {};
+  /// Whether the points come from fitted(), which makes them anew when it is called again; false: they were given, and stay.
+  bool fitted_points = false;
 };
 
 /// @brief l = 1/M Σ_m BCE(z_m, [t > s_m]) + r·Huber_δ(t̂ − t) + o·Σ_m max(φ_{m+1} − φ_m, 0), with φ = σ(z), t̂ = Σ_m φ_m·(s_m − s_{m−1}), s_0 = 0.
@@ -40,8 +42,8 @@ struct CREADOptions {
 /// Width M. Labels t in [0, ∞) in their own unit. The prediction is t̂.
 /// fitted() puts s_m at the quantile of level (1 − e^{−α·m/M})/(1 − e^{−α}) of the training
 /// labels; s_M is the largest, which no label is beyond, and t̂ is a lower sum of ∫P(T > t)dt: both as published. Splits that fall together add nothing
-/// to t̂. Gradient bounded: |dl/dz_m| ≤ 1/M + r·δ·(s_m − s_{m−1})/4 + o. O(B·M). No synchronisation on the CPU; on other devices the splits are
-/// copied there in each call.
+/// to t̂. Labels and splits are compared in float32, so that ties stay ties in every type. Gradient bounded: |dl/dz_m| ≤ 1/M + r·δ·(s_m − s_{m−1})/4 + o.
+/// O(B·M). On other devices than the CPU the splits are copied there in each call, which synchronises.
 ///
 /// Source: Sun et al., CREAD: A Classification-Restoration Framework with Error Adaptive Discretization, AAAI 2024.
 struct CREAD {
@@ -59,7 +61,10 @@ struct CREAD {
     detail::check_ascending(kWho, "points", options.points, false);
     HTL_CHECK(options.points.empty() || options.points.front() >= 0.0, kWho, ": expected points ≥ 0, got ", options.points.front());
     double before = 0.0;
-    for (const double point : options.points) steps_.push_back(point - std::exchange(before, point));
+    for (const double point : options.points) {
+      steps_.push_back(point - std::exchange(before, point));
+      singles_.push_back(detail::in_single(point));
+    }
   }
   /// What it was made with, and its statistics.
   CREADOptions options;
@@ -72,11 +77,11 @@ struct CREAD {
   int64_t output_width() const { return options.splits; }
   /// @brief [0, ∞)
   std::pair<double, double> label_range() const { return {0.0, std::numeric_limits<double>::infinity()}; }
-  /// @brief splits, alpha, restoration, delta, ordinal, and the statistics points
+  /// @brief splits, alpha, restoration, delta, ordinal, and the statistics points, and whether they were fitted
   Options parameters() const {
     Options result = {
         {"splits", options.splits}, {"alpha", options.alpha}, {"restoration", options.restoration}, {"delta", options.delta}, {"ordinal", options.ordinal}};
-    if (is_fitted()) result.set("points", options.points);
+    detail::add_fitted(result, "points", options.points, options.fitted_points);
     return result;
   }
   /// @brief Whether the splits are there.
@@ -92,11 +97,13 @@ struct CREAD {
   /// @brief A copy with the splits of training labels; itself where they were given.
   /// @throws c10::ValueError without rows, or for labels that are negative or not finite
   CREAD fitted(const Label& label, const Named<at::Tensor>&) const {
-    if (is_fitted()) return *this;
+    CREADOptions changed = options;
+    if (detail::are_given(changed.points, changed.fitted_points)) return *this;
     std::vector<double> labels = detail::column_numbers(kWho, "label", label.value);
+    std::transform(labels.begin(), labels.end(), labels.begin(), detail::in_single);
     std::sort(labels.begin(), labels.end());
     HTL_CHECK(labels.front() >= 0.0, kWho, ": expected labels ≥ 0, got ", labels.front());
-    CREADOptions changed = options;
+    changed.points.clear();
     for (int64_t m = 1; m <= options.splits; ++m) changed.points.push_back(detail::quantile_of(labels, level(m)));
     return CREAD(std::move(changed));
   }
@@ -108,7 +115,7 @@ struct CREAD {
     check_shape(kWho, "logits", logits, {-1, options.splits});
     check_shape(kWho, "labels", labels, {logits.size(0)});
     const auto type = logits.scalar_type();
-    const at::Tensor beyond = labels.detach().to(at::kDouble).unsqueeze(1).gt(detail::list_like(options.points, logits)).to(type);
+    const at::Tensor beyond = labels.detach().to(at::kFloat).to(at::kDouble).unsqueeze(1).gt(detail::list_like(singles_, logits)).to(type);
     const at::Tensor chance = logits.sigmoid();
     at::Tensor result = at::binary_cross_entropy_with_logits(logits, beyond, {}, {}, at::Reduction::None).mean(1);
     result = result.add(at::huber_loss(restore(chance), labels.to(type), at::Reduction::None, options.delta), options.restoration);
@@ -132,7 +139,7 @@ struct CREAD {
   /// @brief One row in fp64 from its label.
   double row(const double* output, const double* columns, double* slope) const {
     const double label = *columns;
-    const size_t count = steps_.size(), beyond = detail::bucket_of(options.points, label);  // label > s_m for m < beyond
+    const size_t count = steps_.size(), beyond = detail::bucket_of(singles_, detail::in_single(label));  // label > s_m for m < beyond
     std::array<double, kMostSplits + 1> up, down, terms;
     detail::logistic_all(output, count, up.data(), down.data(), terms.data());
     for (size_t m = 0; m < beyond; ++m) terms[m] += detail::positive_part(-output[m]);
@@ -166,7 +173,7 @@ struct CREAD {
   void check_fitted() const { HTL_CHECK_STATE(is_fitted(), kWho, ": the splits are not there; call tasks.fitted(training_labels), or give them as points"); }
   at::Tensor restore(const at::Tensor& chance) const { return chance.mv(detail::list_like(steps_, chance).to(chance.scalar_type())); }
 
-  std::vector<double> steps_;  // s_m − s_{m−1}
+  std::vector<double> steps_, singles_;  // s_m − s_{m−1}; s_m in float32
 };
 
 }  // namespace htl

@@ -39,8 +39,8 @@ struct D2QOptions {
 /// Width 1. Labels: any finite number; the context column of the duration is read, here and by predict(). dl/dx = 2(x − F_b(t)). The prediction is
 /// F_b^{−1}(x) in the label's unit, by linear interpolation in the same table; x outside [0, 1] counts as 0 or 1, with gradient 0. A duration outside
 /// those of the training rows belongs to the nearest bucket. A label that several quantiles equal gets the middle of their levels; labels are compared in
-/// float32, so that ties stay ties in every type. O(B·log(points)) on the CPU, O(B·points) memory for per_row and predict. No synchronisation
-/// on the CPU; on other devices the tables are copied there in each call.
+/// float32, so that ties stay ties in every type. O(B·log(points)) on the CPU, O(B·points) memory for per_row and predict. On other
+/// devices than the CPU the tables are copied there in each call, which synchronises.
 ///
 /// Source: Zhan et al., Deconfounding Duration Bias in Watch-time Prediction for Video Recommendation, KDD 2022.
 struct D2Q {
@@ -93,7 +93,7 @@ struct D2Q {
     D2QOptions changed = options;
     changed.edges = detail::equal_count_edges(sorted, options.buckets);
     std::vector<std::vector<double>> buckets(changed.edges.size() + 1);
-    for (size_t row = 0; row < times.size(); ++row) buckets[detail::bucket_of(changed.edges, durations[row])].push_back(in_single(times[row]));
+    for (size_t row = 0; row < times.size(); ++row) buckets[detail::bucket_of(changed.edges, durations[row])].push_back(detail::in_single(times[row]));
     changed.tables.clear();
     for (std::vector<double>& bucket : buckets) {
       std::sort(bucket.begin(), bucket.end());
@@ -147,8 +147,6 @@ struct D2Q {
   }
 
  private:
-  static double in_single(double value) { return static_cast<double>(static_cast<float>(value)); }
-
   void check_fitted() const {
     HTL_CHECK_STATE(is_fitted(), "htl::D2Q: the tables of watch times are not there; call tasks.fitted(training_labels), or fitted(label, context)");
   }
@@ -163,7 +161,7 @@ struct D2Q {
   }
 
   double level(double label, double duration) const {
-    const double time = in_single(label), last = static_cast<double>(options.points - 1);
+    const double time = detail::in_single(label), last = static_cast<double>(options.points - 1);
     const double* const table = options.tables.data() + detail::bucket_of(options.edges, duration) * static_cast<size_t>(options.points);
     const double* const end = table + options.points;
     const double* const first = table + detail::bucket_of(table, static_cast<size_t>(options.points), time);  // the first that is not below

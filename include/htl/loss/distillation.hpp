@@ -68,6 +68,8 @@ struct Distillation {
   }
   /// @brief The teacher.
   std::vector<std::string> reads() const { return {options.teacher}; }
+  /// @brief Teachers of the form's kind, as students.
+  bool can_read(TaskKind kind) const { return fits(kind); }
   /// @brief Tasks of the form's kind; a binary student may be a regression of soft labels.
   bool fits(TaskKind kind) const {
     if (options.form == DistillationForm::multiclass) return kind == TaskKind::multiclass;

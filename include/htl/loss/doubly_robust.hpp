@@ -71,6 +71,8 @@ struct DoublyRobust {
   std::vector<std::string> context() const { return options.propensity.context(); }
   /// @brief The task of the event, if one is named.
   std::vector<std::string> reads() const { return options.propensity.reads(); }
+  /// @brief They are events: binary tasks.
+  bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).
   bool fits(TaskKind kind) const { return kind != TaskKind::multiclass; }
 

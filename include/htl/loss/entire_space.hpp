@@ -70,6 +70,8 @@ struct EntireSpace {
   }
   /// @brief The given tasks.
   std::vector<std::string> reads() const { return options.given; }
+  /// @brief They are events: binary tasks.
+  bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).
   bool fits(TaskKind kind) const { return kind != TaskKind::multiclass; }
 

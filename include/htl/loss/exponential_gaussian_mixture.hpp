@@ -4,10 +4,12 @@
 /// Not in the umbrella: include it where it is used.
 #pragma once
 
+#include <htl/loss/detail/exponentials.hpp>
 #include <htl/loss/gaussian_mixture.hpp>
 
 #include <ATen/ops/log1p.h>
 
+#include <algorithm>
 #include <limits>
 #include <string>
 #include <utility>
@@ -77,7 +79,7 @@ struct ExponentialGaussianMixture {
     const Parts parts = read(outputs);
     const at::Tensor y = labels.to(outputs.scalar_type()).unsqueeze(1), log_mass = parts.mass.log();
     const at::Tensor skip = parts.lambda.log().sub(parts.lambda.mul(y));
-    const at::Tensor watch = y.sub(parts.mu).div(parts.sigma).square().mul(-0.5).sub(parts.sigma.log()).sub(detail::kLogRootTwoPi).sub(log_mass);
+    const at::Tensor watch = y.sub(parts.mu).div(parts.sigma).square().mul(-0.5).sub(parts.sigma.log()).sub(detail::kHalfLogTwoPi).sub(log_mass);
     const at::Tensor likelihood = at::logsumexp(parts.log_prior.add(at::cat({skip, watch}, 1)), {1});
     const at::Tensor entropy = parts.log_prior.exp().mul(parts.log_prior).sum(1);
     return likelihood.neg().add(entropy, options.entropy).add(mean_of(parts).sub(y.squeeze(1)).abs(), options.regression);
@@ -91,86 +93,180 @@ struct ExponentialGaussianMixture {
 
   /// @brief One row in fp64 from its label.
   double row(const double* output, const double* columns, double* slope) const {
-    const size_t count = static_cast<size_t>(options.components), all = count + 1;
-    const double label = *columns, *logit = output, *mean = output + all + 1, *scale = mean + count;
-    double *by_logit = slope, *by_mean = slope + all + 1, *by_scale = by_mean + count;
-    const detail::Logistic rate = detail::logistic(output[all]);
-    const double lambda = rate.over + kLeastRate, duration = 1.0 / lambda;
-    double top_logit = logit[0], priors = 0.0;
-    for (size_t k = 1; k < all; ++k) top_logit = std::max(top_logit, logit[k]);
-    for (size_t k = 0; k < all; ++k) priors += std::exp(logit[k] - top_logit);
-    const double log_priors = top_logit + std::log(priors);
-
-    // First the mean and the highest term, then what needs them: each component is formed twice rather than kept, so that no memory is needed
-    double top = logit[0] - std::log(duration) - lambda * label, expected = std::exp(logit[0] - log_priors) * duration, entropy = 0.0;
-    for (size_t k = 0; k < all; ++k) {
-      const double log_prior = logit[k] - log_priors;
-      entropy += std::exp(log_prior) * log_prior;
-    }
-    by_logit[0] = top;
-    for (size_t k = 0; k < count; ++k) {
-      const Component one(*this, mean[k], scale[k], duration);
-      by_logit[k + 1] = logit[k + 1] + one.log_density(label);
-      by_mean[k] = one.mean;
-      top = std::isnan(by_logit[k + 1]) ? by_logit[k + 1] : std::max(top, by_logit[k + 1]);
-      expected += std::exp(logit[k + 1] - log_priors) * one.mean;
-    }
-    double joint = 0.0;
-    for (size_t k = 0; k < all; ++k) joint += by_logit[k] = std::exp(by_logit[k] - top);
-    const double error = expected - label, pull = error == 0.0 ? 0.0 : std::copysign(options.regression, error);
-    double by_duration = 0.0;  // through λ itself and all means that start at 1/λ
-    for (size_t k = 0; k < all; ++k) {
-      const double responsibility = by_logit[k] / joint, log_prior = logit[k] - log_priors, prior = std::exp(log_prior);
-      const double own = k == 0 ? duration : by_mean[k - 1];
-      by_logit[k] = prior - responsibility + prior * (options.entropy * (log_prior - entropy) + pull * (own - expected));
-      if (k == 0) {
-        by_duration += responsibility * (1.0 - label * lambda) * lambda + pull * prior;
-        continue;
-      }
-      const Component one(*this, mean[k - 1], scale[k - 1], duration);
-      const double by_mu = -responsibility * one.mu_slope(label) + pull * prior * one.mean_by_mu();
-      by_duration += by_mu;
-      by_mean[k - 1] = by_mu * one.of_mean;
-      by_scale[k - 1] = (-responsibility * one.sigma_slope(label) + pull * prior * one.mean_by_sigma()) * one.sigma.slope;
-    }
-    slope[all] = -by_duration * duration * duration * rate.up;
-    return log_priors - (top + std::log(joint)) + options.entropy * entropy + options.regression * std::abs(error);
+    constexpr size_t n = detail::kRowsPerBlock;
+    const size_t width = static_cast<size_t>(output_width());
+    std::vector<double> outputs(n * width), slopes(n * width);
+    double value = 0.0;
+    for (size_t j = 0; j < width; ++j) outputs[n * j] = output[j];
+    rows(outputs.data(), columns, 1, &value, slopes.data());
+    for (size_t j = 0; j < width; ++j) slope[j] = slopes[n * j];
+    return value;
+  }
+  /// @brief The same for many rows.
+  void rows(const double* outputs, const double* labels, size_t count, double* values, double* slopes) const {
+    Block block(static_cast<size_t>(options.components), count);
+    form_rates(outputs, block);
+    form_priors(outputs, slopes, block);
+    form_components(outputs, labels, slopes, block);
+    form_values(labels, values, block);
+    form_slopes(outputs, labels, slopes, block);
   }
 
  private:
   static constexpr const char* kWho = "htl::ExponentialGaussianMixture";
   static constexpr double kLeastRate = 1e-6;
 
+  /// What rows() forms on the way, of each row; terms, means and ratios of each component too. Row i of component k stands at [n·k + i].
+  struct Block {
+    static constexpr size_t n = detail::kRowsPerBlock;
+    Block(size_t normals, size_t rows)
+        : components(normals),
+          all(normals + 1),
+          count(rows),
+          numbers(n * (4 * components + all)),
+          mu(numbers.data()),
+          sigma(mu + n * components),
+          mean(sigma + n * components),
+          hazard(mean + n * components),
+          term(hazard + n * components) {}
+    size_t components, all, count;
+    std::vector<double> numbers;
+    double *mu, *sigma, *mean, *hazard;                         // of the normals; hazard is φ/Φ of μ/σ
+    double* term;                                               // log π_k·density + log Σ e^a, then the responsibilities
+    double lambda[n], duration[n], rate_slope[n], log_rate[n];  // λ, 1/λ, dλ/dl, log λ
+    double log_priors[n], entropy[n];                           // log Σ e^a, Σ π log π
+    double expected[n], best[n], pull[n];                       // M, the highest term, r·sign(M − y)
+  };
+  /// What is not below e^−600 of the highest, so that no products of small numbers are subnormal and slow. NaN stays NaN.
+  static double no_less(double exponent) { return exponent < -600.0 ? -600.0 : exponent; }
+
+  static void form_rates(const double* outputs, Block& block) {
+    constexpr size_t n = Block::n;
+    const double* const raw = outputs + n * block.all;
+    double unused[n];
+    detail::logistic_all(raw, block.count, block.rate_slope, unused, block.lambda);
+    for (size_t i = 0; i < block.count; ++i) {
+      block.log_rate[i] = block.lambda[i] += detail::positive_part(raw[i]) + kLeastRate;
+      block.duration[i] = 1.0 / block.lambda[i];
+    }
+    detail::log_all(block.log_rate, block.count);
+  }
+  /// π_k stand where the slopes of a_k will.
+  static void form_priors(const double* outputs, double* priors, Block& block) {
+    constexpr size_t n = Block::n;
+    double top[n], sum[n];
+    std::copy_n(outputs, block.count, top);
+    std::fill_n(sum, block.count, 0.0);
+    for (size_t k = 1; k < block.all; ++k)
+      for (size_t i = 0; i < block.count; ++i) top[i] = std::max(top[i], outputs[n * k + i]);
+    for (size_t k = 0; k < block.all; ++k) {
+      double* const prior = priors + n * k;
+      for (size_t i = 0; i < block.count; ++i) prior[i] = no_less(outputs[n * k + i] - top[i]);
+      detail::exp_all(prior, block.count);
+      for (size_t i = 0; i < block.count; ++i) sum[i] += prior[i];
+    }
+    std::copy_n(sum, block.count, block.log_priors);
+    detail::log_all(block.log_priors, block.count);
+    for (size_t i = 0; i < block.count; ++i) {
+      block.log_priors[i] += top[i];
+      sum[i] = 1.0 / sum[i];
+      block.entropy[i] = 0.0;
+    }
+    for (size_t k = 0; k < block.all; ++k)
+      for (size_t i = 0; i < block.count; ++i) {
+        double& prior = priors[n * k + i];
+        prior *= sum[i];
+        block.entropy[i] += prior * (outputs[n * k + i] - block.log_priors[i]);
+      }
+  }
+  /// Their densities, the mean and the highest term; dμ_k/dm_k and dσ_k/ds_k stand where the slopes of m_k and s_k will.
+  void form_components(const double* outputs, const double* labels, double* slopes, Block& block) const {
+    constexpr size_t n = Block::n;
+    double unused[n], ratio[n], mass[n];
+    for (size_t i = 0; i < block.count; ++i) {
+      block.best[i] = block.term[i] = outputs[i] + block.log_rate[i] - block.lambda[i] * labels[i];
+      block.expected[i] = slopes[i] * block.duration[i];
+    }
+    for (size_t k = 0; k < block.components; ++k) {
+      const double *const raw_mean = outputs + n * (block.all + 1 + k), *const raw_sigma = raw_mean + n * block.components;
+      double *const of_mean = slopes + n * (block.all + 1 + k), *const of_sigma = of_mean + n * block.components;
+      double *const mu = block.mu + n * k, *const sigma = block.sigma + n * k, *const hazard = block.hazard + n * k, *const mean = block.mean + n * k;
+      detail::logistic_all(raw_mean, block.count, of_mean, unused, mu);
+      detail::logistic_all(raw_sigma, block.count, of_sigma, unused, sigma);
+      for (size_t i = 0; i < block.count; ++i) {
+        mu[i] += detail::positive_part(raw_mean[i]) + block.duration[i];
+        const double raw = sigma[i] + detail::positive_part(raw_sigma[i]);
+        sigma[i] = std::min(std::max(raw, options.sigma_floor), options.max_sigma);  // NaN stays NaN by the order of the arguments
+        of_sigma[i] = detail::kept(of_sigma[i], sigma[i] == raw);
+        ratio[i] = mu[i] / sigma[i];
+      }
+      detail::normal_all(ratio, block.count, mass, hazard);
+      for (size_t i = 0; i < block.count; ++i) mass[i] *= sigma[i];
+      detail::log_all(mass, block.count);
+      const double *const logit = outputs + n * (k + 1), *const prior = slopes + n * (k + 1);
+      double* const term = block.term + n * (k + 1);
+      for (size_t i = 0; i < block.count; ++i) {
+        const double distance = (labels[i] - mu[i]) / sigma[i];
+        term[i] = logit[i] - 0.5 * distance * distance - detail::kHalfLogTwoPi - mass[i];
+        block.best[i] = std::max(block.best[i], term[i]);
+        mean[i] = options.truncated_mean ? mu[i] + sigma[i] * hazard[i] : mu[i];
+        block.expected[i] += prior[i] * mean[i];
+      }
+    }
+  }
+  /// The losses, and the responsibilities.
+  void form_values(const double* labels, double* values, Block& block) const {
+    constexpr size_t n = Block::n;
+    double sum[n];
+    std::fill_n(sum, block.count, 0.0);
+    for (size_t k = 0; k < block.all; ++k) {
+      double* const term = block.term + n * k;
+      for (size_t i = 0; i < block.count; ++i) term[i] = no_less(term[i] - block.best[i]);
+      detail::exp_all(term, block.count);
+      for (size_t i = 0; i < block.count; ++i) sum[i] += term[i];
+    }
+    std::copy_n(sum, block.count, values);
+    detail::log_all(values, block.count);
+    for (size_t i = 0; i < block.count; ++i) {
+      const double error = block.expected[i] - labels[i];
+      block.pull[i] = detail::kept(std::copysign(options.regression, error), error != 0.0);
+      values[i] = block.log_priors[i] - (block.best[i] + values[i]) + options.entropy * block.entropy[i] + options.regression * std::abs(error);
+      sum[i] = 1.0 / sum[i];
+    }
+    for (size_t k = 0; k < block.all; ++k)
+      for (size_t i = 0; i < block.count; ++i) block.term[n * k + i] *= sum[i];
+  }
+  void form_slopes(const double* outputs, const double* labels, double* slopes, const Block& block) const {
+    constexpr size_t n = Block::n;
+    double by_duration[n];  // through λ itself, and all means, which start at 1/λ
+    for (size_t i = 0; i < block.count; ++i) by_duration[i] = block.term[i] * (1.0 - labels[i] * block.lambda[i]) * block.lambda[i] + block.pull[i] * slopes[i];
+    for (size_t k = 0; k < block.components; ++k) {
+      const double *const mus = block.mu + n * k, *const sigmas = block.sigma + n * k, *const hazards = block.hazard + n * k;
+      const double *const term = block.term + n * (k + 1), *const prior = slopes + n * (k + 1);
+      double *const by_mean = slopes + n * (block.all + 1 + k), *const by_scale = by_mean + n * block.components;
+      for (size_t i = 0; i < block.count; ++i) {
+        const double rate = 1.0 / sigmas[i], hazard = hazards[i], alpha = mus[i] * rate, distance = (labels[i] - mus[i]) * rate;
+        const double bend = options.truncated_mean ? hazard * (alpha + hazard) : 0.0, mean_by_sigma = options.truncated_mean ? hazard + alpha * bend : 0.0;
+        const double pull = block.pull[i] * prior[i], share = term[i] * rate, by_mu = pull * (1.0 - bend) - share * (distance - hazard);
+        by_duration[i] += by_mu;
+        by_mean[i] *= by_mu;
+        by_scale[i] *= pull * mean_by_sigma - share * (distance * distance - 1.0 + hazard * alpha);
+      }
+    }
+    for (size_t k = 0; k < block.all; ++k) {
+      const double* const mean = k == 0 ? block.duration : block.mean + n * (k - 1);
+      for (size_t i = 0; i < block.count; ++i) {
+        const double log_prior = outputs[n * k + i] - block.log_priors[i], prior = slopes[n * k + i];
+        const double of_prior = 1.0 + options.entropy * (log_prior - block.entropy[i]) + block.pull[i] * (mean[i] - block.expected[i]);
+        slopes[n * k + i] = prior * of_prior - block.term[n * k + i];
+      }
+    }
+    for (size_t i = 0; i < block.count; ++i) slopes[n * block.all + i] = -by_duration[i] * block.duration[i] * block.duration[i] * block.rate_slope[i];
+  }
+
   struct Parts {
     at::Tensor log_prior, lambda, mu, sigma, ratio, mass;
   };
-  /// Φ(α) for α > 0, and φ(α)/Φ(α).
-  static double mass_above(double alpha) { return 1.0 - 0.5 * std::erfc(alpha * std::numbers::sqrt2 / 2); }
-
-  /// One normal that is cut at 0.
-  struct Component {
-    detail::Positive sigma;
-    double mu, of_mean, alpha, inverse, mass, hazard, mean;
-    bool truncated;
-    Component(const ExponentialGaussianMixture& loss, double raw_mean, double raw_scale, double duration)
-        : sigma(raw_scale, loss.options.sigma_floor, loss.options.max_sigma), truncated(loss.options.truncated_mean) {
-      const detail::Logistic beyond = detail::logistic(raw_mean);
-      mu = beyond.over + duration;
-      of_mean = beyond.up;
-      inverse = 1.0 / sigma.value;
-      alpha = mu * inverse;
-      mass = mass_above(alpha);
-      hazard = alpha > 40.0 ? 0.0 : std::exp(-0.5 * alpha * alpha - detail::kLogRootTwoPi) / mass;
-      mean = truncated ? mu + sigma.value * hazard : mu;
-    }
-    double distance(double y) const { return (y - mu) * inverse; }
-    double log_density(double y) const { return -0.5 * distance(y) * distance(y) - detail::kLogRootTwoPi + std::log(inverse / mass); }
-    double mu_slope(double y) const { return (distance(y) - hazard) * inverse; }
-    double sigma_slope(double y) const { return (distance(y) * distance(y) - 1.0 + hazard * alpha) * inverse; }
-    double mean_by_mu() const { return truncated ? 1.0 - hazard * (alpha + hazard) : 1.0; }
-    double mean_by_sigma() const { return truncated ? hazard + alpha * hazard * (alpha + hazard) : 0.0; }
-  };
-
   Parts read(const at::Tensor& outputs) const {
     check_shape(kWho, "outputs", outputs, {-1, output_width()});
     const int64_t count = options.components;
@@ -186,7 +282,7 @@ struct ExponentialGaussianMixture {
   at::Tensor mean_of(const Parts& parts) const {
     at::Tensor mean = parts.mu;
     if (options.truncated_mean) {
-      const at::Tensor density = parts.ratio.clamp_max(40.0).square().mul(-0.5).sub(detail::kLogRootTwoPi).exp();
+      const at::Tensor density = parts.ratio.clamp_max(40.0).square().mul(-0.5).sub(detail::kHalfLogTwoPi).exp();
       mean = mean.add(parts.sigma.mul(density).div(parts.mass));
     }
     return parts.log_prior.exp().mul(at::cat({parts.lambda.reciprocal(), mean}, 1)).sum(1);

@@ -80,8 +80,8 @@ class GammaRows {
 /// Outputs: η, and the second one's softplus as k, held in [shape_floor, max_shape]; with a given `shape` η alone. The variance is mean²/k. dl/dη = k(1 −
 /// y/e^η): with k given, the minimiser of η is the log of the mean, whatever the label's distribution. dl/dk = e^d − 1 − d + ψ(k + 1) − log k − 1/k with d =
 /// log y − η, 0 where k is held. Convex in η. Computed as k(e^d − 1 − d) + (log Γ(k + 1) − k log k + k) − log k + log y, whose terms do not cancel; e^d goes on
-/// as its tangent above d = 80. Labels below 1.2e-38, as in rows without one, count as that. Any device, no synchronisation; two exponentials and about six
-/// logarithms a row with k an output, one each with k given.
+/// as its tangent above d = 80, finite in float32 up to d = 6,200. Labels below 1.2e-38, as in rows without one, count as that. Any device, no synchronisation;
+/// two exponentials and about six logarithms a row with k an output, one each with k given.
 ///
 /// Source: McCullagh and Nelder, Generalized Linear Models, 1989, ch. 8, with 1/k as the dispersion; the arrangement of terms is ours.
 ///
@@ -114,7 +114,7 @@ class Gamma {
     return rows_.rows(outputs, detail::log_label(labels.to(outputs.scalar_type())));
   }
   /// @brief [B] of a task's output.
-  at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }
+  at::Tensor per_row(const LossInput& input) const { return (*this)(detail::counting_outputs(input), input.label); }
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, input.label, share); }
   /// @brief The mean e^η [B].

@@ -17,13 +17,6 @@
 
 namespace htl::inline v0_1_0 {
 
-namespace detail {
-
-/// log √(2π)
-inline constexpr double kLogRootTwoPi = 0.918938533204672741780329736406;
-
-}  // namespace detail
-
 /// @brief Choices of GaussianMixture.
 struct GaussianMixtureOptions {
   /// K
@@ -70,7 +63,7 @@ struct GaussianMixture {
     const int64_t count = options.components;
     const at::Tensor sigma = detail::positive(outputs.narrow(1, 2 * count, count), options.sigma_floor, options.max_sigma);
     const at::Tensor distance = targets.to(outputs.scalar_type()).unsqueeze(1).sub(outputs.narrow(1, count, count)).div(sigma);
-    const at::Tensor density = distance.square().mul(-0.5).sub(sigma.log()).sub(detail::kLogRootTwoPi);
+    const at::Tensor density = distance.square().mul(-0.5).sub(sigma.log()).sub(detail::kHalfLogTwoPi);
     return at::logsumexp(outputs.narrow(1, 0, count).log_softmax(1).add(density), {1}).neg();
   }
   /// @brief [B] of a task's output.
@@ -109,7 +102,7 @@ struct GaussianMixture {
       by_mu[k] *= responsibility;
       by_scale[k] *= responsibility;
     }
-    return (top_logit + std::log(priors)) - (top + std::log(joint)) + detail::kLogRootTwoPi;
+    return (top_logit + std::log(priors)) - (top + std::log(joint)) + detail::kHalfLogTwoPi;
   }
 };
 

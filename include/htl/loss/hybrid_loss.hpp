@@ -13,6 +13,7 @@
 #include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/stack.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +29,7 @@ inline AnyLoss default_loss(const TaskSpec& task) {
 
 /// @brief Choices of HybridLoss.
 struct HybridLossOptions {
-  /// Check labels and weights on devices other than the CPU too. Copies them to the CPU in every call, which synchronises: for debugging.
+  /// Check labels, weights and context columns on devices other than the CPU too. Copies them to the CPU in every call, which synchronises: for debugging.
   bool check_labels_on_device = false;
 };
 
@@ -39,9 +40,10 @@ struct HybridLossOptions {
 /// a loss scales neither with the batch nor with other tasks' masks. A task without such a row has the loss 0, with a graph and gradient 0, and is not
 /// active; nor is a task of weight 0. Regression labels pass their transform; losses in the label's unit read the label itself.
 ///
-/// Computed in the output's type; float16 and bfloat16 outputs are lifted to float32 first. On the CPU every label and weight that counts is checked,
-/// and built-in losses take one pass with fp64 sums over fixed chunks (bit-identical for any number of threads). On other devices: no checks unless asked
-/// for, and no synchronisation. Values are differentiable once in the outputs. O(Σ_t B·W_t).
+/// Computed in the output's type; float16 and bfloat16 outputs are lifted to float32 first. On the CPU every label and weight that counts is checked, and that
+/// the columns which losses and transforms read are finite there; built-in losses take one pass with fp64 sums over fixed chunks (bit-identical for any number
+/// of threads). On other devices: no checks unless asked for, and no synchronisation but that of losses and transforms which copy their tables there: D2Q,
+/// CREAD, TPM, BucketSoftmax, QuantileTransform. Values are differentiable once in the outputs. O(Σ_t B·W_t).
 ///
 ///     htl::HybridLoss loss(tasks);
 ///     htl::TaskLosses losses = loss(outputs, batch.labels);
@@ -65,7 +67,7 @@ class HybridLoss {
   /// @brief The losses of a batch, in the order of the tasks.
   /// @param outputs [B, W_t] for each task; others are ignored
   /// @param labels [B] for each task, on the outputs' device
-  /// @throws c10::IndexError if a task's output, label or context column is missing; c10::ValueError on wrong shapes, devices, labels or weights;
+  /// @throws c10::IndexError if a task's output, label or context column is missing; c10::ValueError on wrong shapes, devices, labels, weights or columns;
   ///   c10::TypeError on wrong element types
   TaskLosses operator()(const TaskOutputs& outputs, const Labels& labels) const {
     TaskLosses result;
@@ -74,7 +76,8 @@ class HybridLoss {
       const TaskSpec& task = tasks_[t];
       const at::Tensor output = checked_output(task, outputs);
       const PreparedLabel prepared = prepare(t, output, labels);
-      const LossInput input{output, prepared.target, prepared.label, prepared.weight, labels.context, &outputs, &labels};
+      const std::optional<Labels> masked = with_masks(t, output, labels);
+      const LossInput input{output, prepared.target, prepared.label, prepared.weight, labels.context, &outputs, masked ? &*masked : &labels};
       at::Tensor total;
       double factors = 0.0;
       for (const auto& [loss, weight] : losses_[static_cast<size_t>(t)]) {
@@ -130,6 +133,22 @@ class HybridLoss {
       detail::prepare_by_loops(task, label.to(at::kCPU), copied.context, output.scalar_type());
     }
     return detail::prepare_by_tensors(task, label, labels.context, output.scalar_type());
+  }
+
+  /// The labels, those of tasks that a task's losses read with a mask of the rows that carry them and count; nothing where they read none.
+  std::optional<Labels> with_masks(int64_t t, const at::Tensor& output, const Labels& labels) const {
+    std::optional<Labels> result;
+    for (const WeightedLoss& weighted : losses_[static_cast<size_t>(t)])
+      for (const std::string& name : weighted.loss.reads()) {
+        for (std::string of = name; !of.empty(); of = tasks_[of].observed_when()) check_label(tasks_[of], output, labels);
+        if (!result) result = labels;
+        Label& label = *result->tasks.find(name);
+        label.mask = tasks_.observed(tasks_.index(name), labels);
+        if (!label.weight.defined()) continue;
+        const at::Tensor counts = label.weight.gt(0);
+        label.mask = label.mask.defined() ? label.mask.logical_and(counts) : counts;
+      }
+    return result;
   }
 
   static void check_label(const TaskSpec& task, const at::Tensor& output, const Labels& labels) {

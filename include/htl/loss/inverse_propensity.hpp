@@ -9,6 +9,7 @@
 
 #include <ATen/ops/binary_cross_entropy_with_logits.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
 
 #include <string>
 #include <utility>
@@ -59,6 +60,8 @@ struct InversePropensity {
   std::vector<std::string> context() const { return options.propensity.context(); }
   /// @brief The task of the event, if one is named.
   std::vector<std::string> reads() const { return options.propensity.reads(); }
+  /// @brief They are events: binary tasks.
+  bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).
   bool fits(TaskKind kind) const { return kind != TaskKind::multiclass; }
 
@@ -83,7 +86,7 @@ struct InversePropensity {
     const at::Tensor o = options.propensity.event(kWho, input), p = options.propensity.probability(kWho, input);
     const at::Tensor counts = input.weight.defined() ? input.weight : at::ones_like(o);
     const at::Tensor scaled = p.mul(counts.mul(o).sum()).clamp_min(options.propensity.floor).reciprocal().clamp_max(options.propensity.clip);
-    return o.mul(scaled).mul(counts.sum());
+    return at::where(o.gt(0), scaled.mul(counts.sum()), 0.0);
   }
 
   /// @brief One row in fp64 from its label and w.

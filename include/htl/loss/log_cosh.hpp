@@ -45,7 +45,8 @@ struct LogCosh {
   /// @brief [B] from predictions [B] or [B, 1] and targets [B].
   /// @throws c10::ValueError on other shapes
   at::Tensor operator()(const at::Tensor& predictions, const at::Tensor& targets) const {
-    const at::Tensor error = detail::column("htl::LogCosh", predictions, targets).sub(targets).div(scale), size = error.abs();
+    const at::Tensor x = detail::column("htl::LogCosh", predictions, targets);
+    const at::Tensor error = x.sub(targets.to(x.scalar_type())).div(scale), size = error.abs();
     const at::Tensor near = error.clamp(-1, 1).tanh().square().neg().log1p().mul(-0.5);
     const at::Tensor far = size.add(size.mul(-2).exp().log1p()).sub(kLogTwo);
     return at::where(size.lt(1), near, far).mul(scale).mul(scale);  // s² alone may be beyond the type

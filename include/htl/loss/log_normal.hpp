@@ -53,7 +53,8 @@ struct LogNormalOptions {
 ///
 /// dl/dμ = −(log y − μ)/σ², dl/ds = (1 − ((log y − μ)/σ)²)/σ · dσ/ds, 0 where σ is held. μ and σ are those of log y: no unit for σ, and a label in another unit
 /// moves μ by a constant. Labels below 1.2e-38, as in rows without one, count as that. The mean is e^{μ+σ²/2}, with the exponent continued linearly above 80;
-/// it grows fast with σ, hence max_sigma. Any device, no synchronisation; one exponential and three logarithms a row.
+/// it grows fast with σ, hence max_sigma. Predictions are finite: from an exponent of 6000 on they are constant. Any device, no synchronisation; one
+/// exponential and three logarithms a row.
 ///
 /// Source: the density of e^x for a normal x; softplus and floor as in ziln.hpp's source.
 ///
@@ -104,12 +105,12 @@ class LogNormal {
   /// @brief [B] e^{μ+σ²/2}
   at::Tensor mean(const at::Tensor& outputs) const {
     check(outputs);
-    return detail::bounded_exp(outputs.select(1, 0).add(sigma(outputs).square().mul(0.5)));
+    return detail::held_exp(outputs.select(1, 0).add(sigma(outputs).square().mul(0.5)));
   }
   /// @brief [B] e^μ
   at::Tensor median(const at::Tensor& outputs) const {
     check(outputs);
-    return detail::bounded_exp(outputs.select(1, 0));
+    return detail::held_exp(outputs.select(1, 0));
   }
   /// @brief [B] e^{μ + σ Φ⁻¹(q)}
   /// @throws c10::ValueError unless q is in (0, 1)
@@ -117,7 +118,7 @@ class LogNormal {
     check(outputs);
     HTL_CHECK(q > 0.0 && q < 1.0, "htl::LogNormal: expected q in (0, 1), got ", q);
     const at::Tensor level = at::scalar_tensor(q, at::TensorOptions(at::kDouble));
-    return detail::bounded_exp(outputs.select(1, 0).add(sigma(outputs).mul(at::special_ndtri(level).item<double>())));
+    return detail::held_exp(outputs.select(1, 0).add(sigma(outputs).mul(at::special_ndtri(level).item<double>())));
   }
   /// @brief [B] σ
   at::Tensor sigma(const at::Tensor& outputs) const { return detail::positive(outputs.select(1, 1), options_.sigma_floor, options_.max_sigma); }

@@ -13,6 +13,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstdint>
 #include <vector>
@@ -69,60 +70,82 @@ void for_row_chunks(int64_t rows, const Body& body) {
 /// The number of chunks of for_row_chunks().
 inline size_t row_chunks(int64_t rows) { return static_cast<size_t>((rows + kRowsPerChunk - 1) / kRowsPerChunk); }
 
-/// Fills slope with share·dl/doutput and value with Σ share·l. T, Y: element types of output and target.
-template <class T, class Y, class L>
-void weighted_rows(const L& loss, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, at::Tensor& slope, at::Tensor& value) {
-  const int64_t rows = output.size(0), width = output.size(1), columns = target.dim() == 2 ? target.size(1) : 1;
-  const T* out = output.const_data_ptr<T>();
-  const Y* wanted = target.const_data_ptr<Y>();
-  const int64_t by_row = target.stride(0), by_column = target.dim() == 2 ? target.stride(1) : 0;
-  const T* part = share.const_data_ptr<T>();
-  T* slopes = slope.mutable_data_ptr<T>();
-  const int64_t out_row = output.stride(0), out_column = output.stride(1), slope_row = slope.stride(0), slope_column = slope.stride(1);
+/// The tensors of a pass as arrays of element types T (output, share, slope) and Y (target), with any strides but the share's.
+template <class T, class Y>
+struct RowArrays {
+  RowArrays(const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, const at::Tensor& slope)
+      : rows(output.size(0)),
+        width(output.size(1)),
+        columns(target.dim() == 2 ? target.size(1) : 1),
+        outputs_(output.const_data_ptr<T>()),
+        targets_(target.const_data_ptr<Y>()),
+        shares_(share.const_data_ptr<T>()),
+        slopes_(slope.mutable_data_ptr<T>()),
+        output_strides_{output.stride(0), output.stride(1)},
+        target_strides_{target.stride(0), target.dim() == 2 ? target.stride(1) : 0},
+        slope_strides_{slope.stride(0), slope.stride(1)} {}
+  double output(int64_t row, int64_t j) const { return static_cast<double>(outputs_[row * output_strides_[0] + j * output_strides_[1]]); }
+  double target(int64_t row, int64_t column = 0) const { return static_cast<double>(targets_[row * target_strides_[0] + column * target_strides_[1]]); }
+  double share(int64_t row) const { return static_cast<double>(shares_[row]); }
+  /// Writes share·slope, and 0 where the share is 0, whatever the slope.
+  void set_slope(int64_t row, int64_t j, double share, double slope) const {
+    slopes_[row * slope_strides_[0] + j * slope_strides_[1]] = static_cast<T>(kept(share * slope, share != 0.0));
+  }
+  int64_t rows, width, columns;
+
+ private:
+  const T* outputs_;
+  const Y* targets_;
+  const T* shares_;
+  T* slopes_;
+  std::array<int64_t, 2> output_strides_, target_strides_, slope_strides_;
+};
+
+/// Σ of body(begin, end) over the chunks of the rows, in their order.
+template <class Body>
+double sum_over_chunks(int64_t rows, const Body& body) {
   std::vector<double> sums(row_chunks(rows), 0.0);
-  for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
-    std::vector<double> buffer(static_cast<size_t>(2 * width + columns));
-    double* const x = buffer.data();
-    double* const dx = x + width;
-    [[maybe_unused]] double* const of_row = dx + width;
+  for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) { sums[static_cast<size_t>(chunk)] = body(begin, end); });
+  double total = 0.0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+/// Writes share·dl/doutput, and gives Σ share·l: row by row.
+template <class T, class Y, class L>
+double weighted_rows(const L& loss, const RowArrays<T, Y>& arrays) {
+  const auto row_of = [&](const double* output, const double* columns, double* slope) {
+    if constexpr (ColumnRowLoss<L>) {
+      return loss.row(output, columns, slope);
+    } else {
+      return loss.row(output, *columns, slope);
+    }
+  };
+  const int64_t width = arrays.width, columns = arrays.columns;
+  return sum_over_chunks(arrays.rows, [&](int64_t begin, int64_t end) {
     double sum = 0.0;
     if (width == 1 && columns == 1) {  // in registers, and without a branch on the share, which random masks would mispredict
       for (int64_t row = begin; row < end; ++row) {
-        const double factor = static_cast<double>(part[row]), of_output = static_cast<double>(out[row]), of_target = static_cast<double>(wanted[row]);
-        const bool counts = factor != 0.0;
-        double of_slope = 0.0, of_value = 0.0;
-        if constexpr (ColumnRowLoss<L>) {
-          of_value = loss.row(&of_output, &of_target, &of_slope);
-        } else {
-          of_value = loss.row(&of_output, of_target, &of_slope);
-        }
-        sum += kept(factor * of_value, counts);
-        slopes[row] = static_cast<T>(kept(factor * of_slope, counts));
+        const double share = arrays.share(row), output = arrays.output(row, 0), target = arrays.target(row);
+        double slope = 0.0;
+        sum += kept(share * row_of(&output, &target, &slope), share != 0.0);
+        arrays.set_slope(row, 0, share, slope);
       }
-      sums[static_cast<size_t>(chunk)] = sum;
-      return;
+      return sum;
     }
+    std::vector<double> buffer(static_cast<size_t>(2 * width + columns), 0.0);
+    double *const x = buffer.data(), *const dx = x + width, *const of_row = dx + width;
     for (int64_t row = begin; row < end; ++row) {
-      T* const row_slope = slopes + row * slope_row;
-      const double factor = static_cast<double>(part[row]);
-      if (factor == 0.0) {
-        for (int64_t j = 0; j < width; ++j) row_slope[j * slope_column] = T(0);
-        continue;
+      const double share = arrays.share(row);
+      if (share != 0.0) {  // a branch here: rows of such losses are dear
+        for (int64_t j = 0; j < width; ++j) x[j] = arrays.output(row, j);
+        for (int64_t c = 0; c < columns; ++c) of_row[c] = arrays.target(row, c);
+        sum += share * row_of(x, of_row, dx);
       }
-      for (int64_t j = 0; j < width; ++j) x[j] = static_cast<double>(out[row * out_row + j * out_column]);
-      if constexpr (ColumnRowLoss<L>) {
-        for (int64_t c = 0; c < columns; ++c) of_row[c] = static_cast<double>(wanted[row * by_row + c * by_column]);
-        sum += factor * loss.row(x, of_row, dx);
-      } else {
-        sum += factor * loss.row(x, static_cast<double>(wanted[row * by_row]), dx);
-      }
-      for (int64_t j = 0; j < width; ++j) row_slope[j * slope_column] = static_cast<T>(factor * dx[j]);
+      for (int64_t j = 0; j < width; ++j) arrays.set_slope(row, j, share, dx[j]);
     }
-    sums[static_cast<size_t>(chunk)] = sum;
+    return sum;
   });
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
-  *value.mutable_data_ptr<T>() = static_cast<T>(total);
 }
 
 /// Rows whose logistic functions, or whatever a loss forms of many numbers at once, are formed together.
@@ -130,51 +153,34 @@ inline constexpr int64_t kRowsPerBlock = 64;
 
 /// The same for losses that do many rows at once.
 template <class T, class Y, class L>
-void weighted_blocks(const L& loss, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, at::Tensor& slope, at::Tensor& value) {
-  const int64_t rows = output.size(0), width = output.size(1), by_row = target.stride(0);
-  const T* out = output.const_data_ptr<T>();
-  const Y* wanted = target.const_data_ptr<Y>();
-  const T* part = share.const_data_ptr<T>();
-  T* slopes = slope.mutable_data_ptr<T>();
-  const int64_t out_row = output.stride(0), out_column = output.stride(1), slope_row = slope.stride(0), slope_column = slope.stride(1);
-  std::vector<double> sums(row_chunks(rows), 0.0);
-  for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
+double weighted_blocks(const L& loss, const RowArrays<T, Y>& arrays) {
+  const int64_t width = arrays.width;
+  return sum_over_chunks(arrays.rows, [&](int64_t begin, int64_t end) {
     std::vector<double> buffer(static_cast<size_t>(2 * width * kRowsPerBlock));
     double *const x = buffer.data(), *const dx = x + width * kRowsPerBlock;
-    double y[kRowsPerBlock], values[kRowsPerBlock], factors[kRowsPerBlock], sum = 0.0;
+    double y[kRowsPerBlock], values[kRowsPerBlock], shares[kRowsPerBlock], sum = 0.0;
     for (int64_t first = begin; first < end; first += kRowsPerBlock) {
       const int64_t count = std::min(kRowsPerBlock, end - first);
       for (int64_t j = 0; j < width; ++j)
-        for (int64_t i = 0; i < count; ++i) x[j * kRowsPerBlock + i] = static_cast<double>(out[(first + i) * out_row + j * out_column]);
-      for (int64_t i = 0; i < count; ++i) y[i] = static_cast<double>(wanted[(first + i) * by_row]);
+        for (int64_t i = 0; i < count; ++i) x[j * kRowsPerBlock + i] = arrays.output(first + i, j);
+      for (int64_t i = 0; i < count; ++i) y[i] = arrays.target(first + i);
+      for (int64_t i = 0; i < count; ++i) shares[i] = arrays.share(first + i);
       loss.rows(x, y, static_cast<size_t>(count), values, dx);
-      for (int64_t i = 0; i < count; ++i) factors[i] = static_cast<double>(part[first + i]);
-      for (int64_t i = 0; i < count; ++i) sum += kept(factors[i] * values[i], factors[i] != 0.0);
+      for (int64_t i = 0; i < count; ++i) sum += kept(shares[i] * values[i], shares[i] != 0.0);
       for (int64_t j = 0; j < width; ++j)
-        for (int64_t i = 0; i < count; ++i)
-          slopes[(first + i) * slope_row + j * slope_column] = static_cast<T>(kept(factors[i] * dx[j * kRowsPerBlock + i], factors[i] != 0.0));
+        for (int64_t i = 0; i < count; ++i) arrays.set_slope(first + i, j, shares[i], dx[j * kRowsPerBlock + i]);
     }
-    sums[static_cast<size_t>(chunk)] = sum;
+    return sum;
   });
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
-  *value.mutable_data_ptr<T>() = static_cast<T>(total);
 }
 
 /// The same for losses that take logistic functions of their outputs, formed for blocks of rows. kWidth is W, where a compiler shall know it; else 0.
 template <int64_t kWidth, class T, class Y, class L>
-void weighted_logistic_rows(const L& loss, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, at::Tensor& slope, at::Tensor& value) {
-  const int64_t rows = output.size(0), width = kWidth > 0 ? kWidth : output.size(1), columns = target.dim() == 2 ? target.size(1) : 1;
-  const T* out = output.const_data_ptr<T>();
-  const Y* wanted = target.const_data_ptr<Y>();
-  const int64_t by_row = target.stride(0), by_column = target.dim() == 2 ? target.stride(1) : 0;
-  const T* part = share.const_data_ptr<T>();
-  T* slopes = slope.mutable_data_ptr<T>();
-  const int64_t out_row = output.stride(0), out_column = output.stride(1), slope_row = slope.stride(0), slope_column = slope.stride(1);
-  std::vector<double> sums(row_chunks(rows), 0.0);
-  for_row_chunks(rows, [&](int64_t chunk, int64_t begin, int64_t end) {
-    const size_t numbers = static_cast<size_t>(kRowsPerBlock * width);
-    std::vector<double> buffer(6 * numbers + static_cast<size_t>(width + columns));
+double weighted_logistic_rows(const L& loss, const RowArrays<T, Y>& arrays) {
+  const int64_t width = kWidth > 0 ? kWidth : arrays.width, columns = arrays.columns;
+  return sum_over_chunks(arrays.rows, [&](int64_t begin, int64_t end) {
+    const int64_t numbers = kRowsPerBlock * width;
+    std::vector<double> buffer(static_cast<size_t>(6 * numbers + width + columns));
     std::vector<Logistic> several(static_cast<size_t>(kWidth > 0 ? 0 : width));
     Logistic few[kWidth > 0 ? kWidth : 1];
     Logistic* const logistic = kWidth > 0 ? few : several.data();
@@ -184,41 +190,36 @@ void weighted_logistic_rows(const L& loss, const at::Tensor& output, const at::T
     for (int64_t first = begin; first < end; first += kRowsPerBlock) {
       const int64_t count = std::min(kRowsPerBlock, end - first);
       for (int64_t j = 0; j < width; ++j)
-        for (int64_t i = 0; i < count; ++i) x[i * width + j] = static_cast<double>(out[(first + i) * out_row + j * out_column]);
+        for (int64_t i = 0; i < count; ++i) x[i * width + j] = arrays.output(first + i, j);
       logistic_all(x, static_cast<size_t>(count * width), up, down, log_whole);
       for (int64_t i = 0; i < count * width; ++i) over[i] = log_whole[i] + positive_part(x[i]);
       for (int64_t i = 0; i < count * width; ++i) under[i] = log_whole[i] + positive_part(-x[i]);
       for (int64_t i = 0; i < count; ++i) {  // without a branch on the share, which random masks would mispredict
-        const double factor = static_cast<double>(part[first + i]);
-        const bool counts = factor != 0.0;
+        const double share = arrays.share(first + i);
         for (int64_t j = i * width; j < (i + 1) * width; ++j) logistic[j - i * width] = {up[j], down[j], over[j], under[j]};
-        for (int64_t c = 0; c < columns; ++c) of_row[c] = static_cast<double>(wanted[(first + i) * by_row + c * by_column]);
-        const double of_value = loss.row(logistic, x + i * width, of_row, dx);
-        sum += kept(factor * of_value, counts);
-        T* const row_slope = slopes + (first + i) * slope_row;
-        for (int64_t j = 0; j < width; ++j) row_slope[j * slope_column] = static_cast<T>(kept(factor * dx[j], counts));
+        for (int64_t c = 0; c < columns; ++c) of_row[c] = arrays.target(first + i, c);
+        sum += kept(share * loss.row(logistic, x + i * width, of_row, dx), share != 0.0);
+        for (int64_t j = 0; j < width; ++j) arrays.set_slope(first + i, j, share, dx[j]);
       }
     }
-    sums[static_cast<size_t>(chunk)] = sum;
+    return sum;
   });
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
-  *value.mutable_data_ptr<T>() = static_cast<T>(total);
 }
 
 /// The pass of a loss for element types T and Y.
 template <class T, class Y, class L>
-void pass_rows(const L& loss, const at::Tensor& output, const at::Tensor& target, const at::Tensor& share, at::Tensor& slope, at::Tensor& value) {
+void pass_rows(const L& loss, const RowArrays<T, Y>& arrays, at::Tensor& value) {
+  double total = 0.0;
   if constexpr (BlockRowLoss<L>) {
-    weighted_blocks<T, Y>(loss, output, target, share, slope, value);
+    total = weighted_blocks(loss, arrays);
   } else if constexpr (LogisticRowLoss<L>) {
-    const int64_t width = output.size(1);
-    width == 1   ? weighted_logistic_rows<1, T, Y>(loss, output, target, share, slope, value)
-    : width == 2 ? weighted_logistic_rows<2, T, Y>(loss, output, target, share, slope, value)
-                 : weighted_logistic_rows<0, T, Y>(loss, output, target, share, slope, value);
+    total = arrays.width == 1   ? weighted_logistic_rows<1>(loss, arrays)
+            : arrays.width == 2 ? weighted_logistic_rows<2>(loss, arrays)
+                                : weighted_logistic_rows<0>(loss, arrays);
   } else {
-    weighted_rows<T, Y>(loss, output, target, share, slope, value);
+    total = weighted_rows(loss, arrays);
   }
+  *value.mutable_data_ptr<T>() = static_cast<T>(total);
 }
 
 /// The pass by element types. Outputs and columns may have any strides, so that those of several tasks need no interleaving; share is contiguous.
@@ -227,9 +228,9 @@ void reduce_rows(const void* erased, const at::Tensor& output, const at::Tensor&
   const L& loss = *static_cast<const L*>(erased);
   const bool single = output.scalar_type() == at::kFloat;
   if (target.scalar_type() == at::kLong) {
-    single ? pass_rows<float, int64_t>(loss, output, target, share, slope, value) : pass_rows<double, int64_t>(loss, output, target, share, slope, value);
+    single ? pass_rows<float, int64_t>(loss, {output, target, share, slope}, value) : pass_rows<double, int64_t>(loss, {output, target, share, slope}, value);
   } else {
-    single ? pass_rows<float, float>(loss, output, target, share, slope, value) : pass_rows<double, double>(loss, output, target, share, slope, value);
+    single ? pass_rows<float, float>(loss, {output, target, share, slope}, value) : pass_rows<double, double>(loss, {output, target, share, slope}, value);
   }
 }
 

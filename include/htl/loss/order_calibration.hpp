@@ -50,6 +50,8 @@ struct OrderCalibration {
   Options parameters() const { return {{"after", detail::join_names(options.after)}, {"width", options.width}}; }
   /// @brief The tasks that this one's event needs.
   std::vector<std::string> reads() const { return options.after; }
+  /// @brief They are events: binary tasks.
+  bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).
   bool fits(TaskKind kind) const { return kind != TaskKind::multiclass; }
 

@@ -20,7 +20,7 @@ namespace htl::inline v0_1_0 {
 
 /// @brief Choices of PairwiseRanking.
 struct PairwiseRankingOptions {
-  /// The context column whose equal values make a group: a user, a request.
+  /// The context column whose equal values make a group: a user, a request. NaN is no group: such a row is in no pair. (HybridLoss on the CPU refuses NaN.)
   std::string group;
   /// Two rows make a pair if their labels differ by more than this, in the label's unit.
   double margin = 0.0;
@@ -109,12 +109,12 @@ struct PairwiseRanking {
     return groups;
   }
 
-  /// The rows that count, by group; inside a group in the order of the batch.
+  /// The rows that count and have a group, by group; inside a group in the order of the batch.
   template <class T, class G>
   static std::vector<int64_t> sorted_rows(const T* share, const G* group, int64_t rows) {
     std::vector<int64_t> order;
     for (int64_t row = 0; row < rows; ++row)
-      if (share[row] != T(0)) order.push_back(row);
+      if (share[row] != T(0) && group[row] == group[row]) order.push_back(row);
     std::sort(order.begin(), order.end(), [group](int64_t a, int64_t b) { return group[a] < group[b] || (group[a] == group[b] && a < b); });
     return order;
   }

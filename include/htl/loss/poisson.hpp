@@ -20,9 +20,9 @@ namespace htl::inline v0_1_0 {
 /// @brief l = e^η − yη + log Γ(y + 1) for an output η = log E[y] and a label y ≥ 0, a count; also for y in between (then no likelihood).
 ///
 /// dl/dη = e^η − y. Convex in η. With d = η − log y it is computed as y(e^d − 1 − d) + (log Γ(y + 1) − y log y + y), whose terms do not cancel, so that large
-/// counts keep their precision. e^η goes on as its tangent above η = 80: finite, with a slope of at most e^80. `full = false` leaves log Γ(y + 1) out, which no
-/// gradient sees. The prediction is the mean e^η. Any device, no synchronisation; one exponential a row, and one or two logarithms unless y is a count
-/// below 16.
+/// counts keep their precision. e^η goes on as its tangent above η = 80, with a slope of at most e^80: finite, in float32 up to η = 6,200. `full = false`
+/// leaves log Γ(y + 1) out, which no gradient sees. The prediction is the mean e^η. Any device, no synchronisation; one exponential a row, and one or two
+/// logarithms unless y is a count below 16.
 ///
 /// Source: McCullagh and Nelder, Generalized Linear Models, 1989, ch. 6; the arrangement of terms is ours.
 ///

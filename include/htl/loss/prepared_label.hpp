@@ -90,7 +90,24 @@ inline void check_targets(const TaskSpec& task, const at::Tensor& target, const 
               " by the transform \"", task.transform().name(), "\", which is no finite ", c10::toString(type), "; correct the data, or mask the row");
 }
 
-/// On the CPU: short fp64 loops. Checks every label and weight that counts.
+/// Throws for the first row that counts and in which a column that the task's losses or transform read is not finite.
+inline void check_columns(const TaskSpec& task, const Named<at::Tensor>& context, const double* counts) {
+  const auto check = [&](const std::vector<std::string>& names) {
+    for (const std::string& name : names) {
+      const at::Tensor* const column = context.find(name);
+      if (!column || !column->is_floating_point()) continue;
+      const at::Tensor numbers = column->detach().to(at::kDouble).contiguous();
+      const double* const number = numbers.const_data_ptr<double>();
+      for (int64_t row = 0; row < numbers.size(0); ++row)
+        HTL_CHECK(counts[row] == 0.0 || std::isfinite(number[row]), "htl::HybridLoss: task \"", task.name(),
+                  "\" expects finite numbers in the context column \"", name, "\", got ", number[row], " in row ", row, "; correct the data, or mask the row");
+    }
+  };
+  check(task.transform().context());
+  for (const WeightedLoss& weighted : task.losses()) check(weighted.loss.context());
+}
+
+/// On the CPU: short fp64 loops. Checks every label and weight that counts, and the columns that are read.
 inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, const Named<at::Tensor>& context, at::ScalarType type) {
   const int64_t rows = label.value.size(0);
   const bool plain = !label.mask.defined() && !label.weight.defined();
@@ -149,6 +166,7 @@ inline PreparedLabel prepare_by_loops(const TaskSpec& task, const Label& label, 
     prepared.share = (largest > 0.0 ? scaled.div(sum) : scaled).to(type);
     prepared.weight = scaled.to(type);
   }
+  check_columns(task, context, scale);
   const bool transformed = task.transform().name() != "none";
   at::Tensor target = transformed ? task.transform().apply(cleaned, context) : cleaned;
   if (transformed && !plain) target = target.masked_fill(scaled.eq(0), 0);

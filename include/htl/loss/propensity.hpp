@@ -6,6 +6,9 @@
 
 #include <htl/loss/detail/other_tasks.hpp>
 
+#include <ATen/ops/where.h>
+
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,14 +23,14 @@ struct Propensity {
   std::string column = {};
   /// p is at least this.
   double floor = 1e-6;
-  /// 1/p is at most this.
+  /// 1/p is at most this; finite.
   double clip = 15.0;
 
   /// @brief Refuses what is no good; `who` begins the sentence.
   void check(std::string_view who) const {
     HTL_CHECK(!given.empty() || !column.empty(), who, ": expected a task as given, or a context column of propensities, got neither");
     HTL_CHECK(floor > 0.0 && floor <= 1.0, who, ": expected a floor of the propensity in (0, 1], got ", floor);
-    HTL_CHECK(clip >= 1.0, who, ": expected a clip of the inverse propensity ≥ 1, got ", clip);
+    HTL_CHECK(clip >= 1.0 && std::isfinite(clip), who, ": expected a finite clip ≥ 1 of the inverse propensity, got ", clip);
   }
   /// @brief [B] o.
   at::Tensor event(std::string_view who, const LossInput& input) const {
@@ -40,8 +43,11 @@ struct Propensity {
     check_shape(who, "propensities", p, {input.output.size(0)});
     return p.clamp_min(floor);
   }
-  /// @brief [B] o·min(1/p, clip).
-  at::Tensor weight(std::string_view who, const LossInput& input) const { return event(who, input).mul(probability(who, input).reciprocal().clamp_max(clip)); }
+  /// @brief [B] o·min(1/p, clip); 0 where o is 0, whatever p is.
+  at::Tensor weight(std::string_view who, const LossInput& input) const {
+    const at::Tensor seen = event(who, input).gt(0);
+    return at::where(seen, probability(who, input).reciprocal().clamp_max(clip), 0.0);
+  }
   /// @brief given, propensity, floor, clip as options.
   Options parameters() const {
     Options result;

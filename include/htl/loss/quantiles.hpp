@@ -6,7 +6,8 @@
 
 #include <htl/loss/quantile.hpp>
 
-#include <ATen/ops/tensor.h>
+#include <ATen/ops/scalar_tensor.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <utility>
@@ -96,7 +97,12 @@ class Quantiles {
   }
 
  private:
-  static at::Tensor row_of(const std::vector<double>& numbers, const at::Tensor& like) { return at::tensor(numbers, like.options()); }
+  /// [n] numbers, one by one: a list of them would have to be copied to other devices, which synchronises.
+  static at::Tensor row_of(const std::vector<double>& numbers, const at::Tensor& like) {
+    std::vector<at::Tensor> parts;
+    for (const double number : numbers) parts.push_back(at::scalar_tensor(number, like.options()));
+    return at::stack(parts);
+  }
 
   std::vector<double> levels_;
   QuantilesPredict predicts_;

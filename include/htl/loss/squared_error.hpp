@@ -21,7 +21,8 @@ struct SquaredError {
   /// @brief [B] from predictions [B] or [B, 1] and targets [B].
   /// @throws c10::ValueError on other shapes
   at::Tensor operator()(const at::Tensor& predictions, const at::Tensor& targets) const {
-    return detail::column("htl::SquaredError", predictions, targets).sub(targets).square();
+    const at::Tensor x = detail::column("htl::SquaredError", predictions, targets);
+    return x.sub(targets.to(x.scalar_type())).square();
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.target); }

@@ -32,6 +32,10 @@ struct TPMOptions {
   std::vector<double> edges = {};
   /// The statistics: 2^k numbers that the leaves stand for. Empty: fitted() takes the means of the training labels in each leaf.
   std::vector<double> mids = {};
+  /// Whether the edges come from fitted(), which makes them anew when it is called again; false: they were given, and stay.
+  bool fitted_edges = false;
+  /// The same of the mids.
+  bool fitted_mids = false;
 };
 
 /// @brief l = 1/W Σ_{nodes on the way to t's leaf} BCE(z_node, goes left) + v·(E − t)² + d·√Var, with W = 2^k − 1 nodes.
@@ -40,8 +44,8 @@ struct TPMOptions {
 /// P(leaf) the product along its way, E = Σ mid·P is the prediction, in the label's unit, and Var = Σ P·(mid − E)².
 ///
 /// Width W. Labels: any finite number, in their own unit. Gradient into all nodes, through E and Var; √Var is held at 1e−15, with gradient 0 below; float32
-/// rows lose its digits where one leaf has nearly all of P, `reduced` on the CPU works in fp64. O(B·2^k). No synchronisation on the CPU; on other devices edges
-/// and mids are copied there in each call.
+/// rows lose its digits where one leaf has nearly all of P, `reduced` on the CPU works in fp64. O(B·2^k). On other devices than the CPU
+/// edges and mids are copied there in each call, which synchronises.
 ///
 /// Source: Lin et al., Tree based Progressive Regression Model for Watch-Time Prediction in Short-video Recommendation, KDD 2023. Public code of it
 /// takes the variance from the squared mean and the cross-entropy of logits from probabilities; here both are as the paper has them.
@@ -68,11 +72,11 @@ struct TPM {
   std::string name() const { return "tpm"; }
   /// @brief W = 2^k − 1
   int64_t output_width() const { return (int64_t{1} << options.depth) - 1; }
-  /// @brief depth, value, deviation, and edges and mids where they are there
+  /// @brief depth, value, deviation, edges and mids where they are there, and which of these were fitted
   Options parameters() const {
     Options result = {{"depth", options.depth}, {"value", options.value}, {"deviation", options.deviation}};
-    if (!options.edges.empty()) result.set("edges", options.edges);
-    if (!options.mids.empty()) result.set("mids", options.mids);
+    detail::add_fitted(result, "edges", options.edges, options.fitted_edges);
+    detail::add_fitted(result, "mids", options.mids, options.fitted_mids);
     return result;
   }
   /// @brief Whether edges and mids are there.
@@ -83,16 +87,17 @@ struct TPM {
   /// @brief A copy with the edges and mids that were not given.
   /// @throws c10::ValueError without rows, for labels that are not finite, or fewer distinct labels than leaves
   TPM fitted(const Label& label, const Named<at::Tensor>&) const {
-    if (is_fitted()) return *this;
+    TPMOptions changed = options;
+    const bool edges_stay = detail::are_given(changed.edges, changed.fitted_edges), mids_stay = detail::are_given(changed.mids, changed.fitted_mids);
+    if (edges_stay && mids_stay) return *this;
     std::vector<double> labels = detail::column_numbers(kWho, "label", label.value);
     std::sort(labels.begin(), labels.end());
-    TPMOptions changed = options;
-    if (changed.edges.empty()) {
+    if (!edges_stay) {
       changed.edges = detail::equal_count_edges(labels, output_width() + 1);
       HTL_CHECK(static_cast<int64_t>(changed.edges.size()) == output_width(), kWho, ": expected at least ", output_width() + 1,
                 " distinct labels for as many leaves, got ", changed.edges.size() + 1, "; take a smaller depth");
     }
-    if (changed.mids.empty()) changed.mids = detail::bucket_means(labels, changed.edges);
+    if (!mids_stay) changed.mids = detail::bucket_means(labels, changed.edges);
     return TPM(std::move(changed));
   }
 

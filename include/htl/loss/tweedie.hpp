@@ -107,7 +107,7 @@ class Tweedie {
     return half.div(phi).add(log_y.sub(series).masked_fill(zero, 0));
   }
   /// @brief [B] of a task's output.
-  at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }
+  at::Tensor per_row(const LossInput& input) const { return (*this)(reads_dispersion() ? detail::counting_outputs(input) : input.output, input.label); }
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, input.label, share); }
   /// @brief The mean e^η [B].

@@ -48,7 +48,8 @@ class ZeroInflatedGamma {
     check_shape("htl::ZeroInflatedGamma", "labels", labels, {outputs.size(0)});
     const at::Tensor y = labels.to(outputs.scalar_type()), positive = y.gt(0), zero = positive.logical_not(), a = outputs.select(1, 0);
     const at::Tensor event = detail::softplus(at::where(positive, a.neg(), a));
-    return event.add(rows_.rows(of_value(outputs), detail::log_label(y.masked_fill(zero, 1))).masked_fill(zero, 0));
+    const at::Tensor value = of_value(outputs).masked_fill(zero.unsqueeze(1), 0);  // where e^−η may be infinite, and times no gradient NaN
+    return event.add(rows_.rows(value, detail::log_label(y.masked_fill(zero, 1))).masked_fill(zero, 0));
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }

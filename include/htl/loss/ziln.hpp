@@ -136,7 +136,7 @@ class ZILN {
     const at::Tensor above = detail::softplus(outputs.select(1, 0).neg()).add(std::log1p(-q));  // log of P(y > quantile | y > 0), if below 0
     const at::Tensor zero = above.ge(0);
     const at::Tensor z = at::special_ndtri(above.masked_fill(zero, std::log(0.5)).exp().clamp_max(1.0 - 1e-7));  // beyond, its slope has no bound
-    return detail::bounded_exp(outputs.select(1, 1).sub(sigma(outputs).mul(z))).masked_fill(zero, 0);
+    return detail::held_exp(outputs.select(1, 1).sub(sigma(outputs).mul(z))).masked_fill(zero, 0);
   }
   /// @brief [B] p, the probability of y > 0
   at::Tensor probability(const at::Tensor& outputs) const {

@@ -22,7 +22,7 @@ namespace htl::inline v0_1_0 {
 /// it.
 ///
 /// **Inverse** (λz + 1)^{1/λ} − shift, exact; of a mean it is a median-like value, which smeared() corrects. Where λz + 1 ≤ 0, λ > 0: −shift. For λ < 0 the
-/// label is infinite at z = −1/λ: z is kept at or below that of the largest training label. Both with gradient 0 beyond.
+/// label is infinite at z = −1/λ: from z of the largest training label on it is that label. Both with gradient 0 there and beyond.
 struct BoxCoxTransform {
   double shift = 1.0;                                         ///< added to the label; finite
   std::optional<double> given = std::nullopt;                 ///< λ, if it is not fitted
@@ -44,8 +44,10 @@ struct BoxCoxTransform {
   /// @brief y
   at::Tensor inverse(const at::Tensor& values) const {
     if (lambda == 0.0) return values.exp().sub(shift);
-    if (lambda > 0.0) return values.mul(lambda).clamp_min(-1.0).log1p().div(lambda).exp().sub(shift);
-    return values.clamp_max(power(std::log(largest + shift))).mul(lambda).log1p().div(lambda).exp().sub(shift);
+    const at::Tensor scaled = values.mul(lambda);
+    const double end = lambda > 0.0 ? -1.0 : std::expm1(lambda * std::log(largest + shift)), label = lambda > 0.0 ? -shift : largest;
+    const at::Tensor beyond = scaled.le(end);  // taken out first: at −1 the logarithm has no finite slope
+    return scaled.masked_fill(beyond, 0).log1p().div(lambda).exp().sub(shift).masked_fill(beyond, label);
   }
   /// @brief shift, and lambda where it was given
   Options parameters() const {
@@ -64,9 +66,6 @@ struct BoxCoxTransform {
               "htl::box_cox: expected a finite lambda and a largest label > ", -shift, ", got lambda ", copy.lambda, ", largest ", copy.largest);
     return copy;
   }
-
- private:
-  double power(double log_of_label) const { return lambda == 0.0 ? log_of_label : std::expm1(lambda * log_of_label) / lambda; }
 };
 
 inline BoxCoxTransform BoxCoxTransform::fitted(const at::Tensor& values) const {

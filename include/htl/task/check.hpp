@@ -47,27 +47,35 @@ inline void check_shape(std::string_view who, std::string_view what, const at::T
   HTL_CHECK(false, who, ": expected ", what, " of shape [", wanted, "], got ", shape_of(tensor));
 }
 
+namespace detail {
+
+/// How many letters must be put in, taken out or exchanged to make one word of another.
+inline size_t edit_distance(std::string_view word, std::string_view other) {
+  std::vector<size_t> row(other.size() + 1);
+  for (size_t j = 0; j <= other.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= word.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= other.size(); ++j) {
+      const size_t substituted = diagonal + (word[i - 1] == other[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace detail
+
 /// @brief The candidate with the smallest edit distance to the word; empty without candidates. For "did you mean …".
 inline std::string nearest(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
   size_t best_distance = static_cast<size_t>(-1);
-  for (const std::string& candidate : candidates) {
-    std::vector<size_t> row(candidate.size() + 1);
-    for (size_t j = 0; j <= candidate.size(); ++j) row[j] = j;
-    for (size_t i = 1; i <= word.size(); ++i) {
-      size_t diagonal = row[0];
-      row[0] = i;
-      for (size_t j = 1; j <= candidate.size(); ++j) {
-        const size_t substituted = diagonal + (word[i - 1] == candidate[j - 1] ? 0 : 1);
-        diagonal = row[j];
-        row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-      }
-    }
-    if (row.back() < best_distance) {
-      best_distance = row.back();
+  for (const std::string& candidate : candidates)
+    if (const size_t distance = detail::edit_distance(word, candidate); distance < best_distance) {
+      best_distance = distance;
       best = candidate;
     }
-  }
   return best;
 }
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include <htl/task/nested_options.hpp>
-#include <htl/task/quantile_transform.hpp>
+#include <htl/task/sorted_quantile.hpp>
 
 #include <cmath>
 #include <limits>
@@ -30,13 +30,7 @@ struct ClippedTransform {
     HTL_CHECK(lower >= 0.0 && lower < upper && upper <= 1.0, "htl::clipped: expected levels 0 ≤ lower < upper ≤ 1, got lower ", lower, ", upper ", upper);
     ClippedTransform copy = *this;
     const at::Tensor sorted = std::get<0>(values.to(at::kDouble).contiguous().sort());
-    const auto at_level = [&](double level) {
-      const double at = level * static_cast<double>(sorted.numel() - 1);
-      const auto below = static_cast<int64_t>(at);
-      const double* const y = sorted.const_data_ptr<double>();
-      const double rest = at - static_cast<double>(below);
-      return rest > 0.0 ? y[below] + rest * (y[below + 1] - y[below]) : y[below];
-    };
+    const auto at_level = [&](double level) { return detail::quantile_of(sorted.const_data_ptr<double>(), static_cast<size_t>(sorted.numel()), level); };
     copy.low = at_level(lower);
     copy.high = at_level(upper);
     copy.inner = inner.fitted({values.clamp(copy.low, copy.high)}, columns);

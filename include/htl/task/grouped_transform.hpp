@@ -9,6 +9,7 @@
 
 #include <ATen/ops/bucketize.h>
 #include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <string>
@@ -17,10 +18,23 @@
 
 namespace htl::inline v0_1_0 {
 
+namespace detail {
+
+/// [B] int64 how many edges are below each number; all of them below NaN: bucketize() edge by edge, for devices to which a list would have to be copied, which
+/// synchronises.
+inline at::Tensor count_below(const std::vector<double>& edges, const at::Tensor& numbers) {
+  at::Tensor count = at::zeros_like(numbers, at::kLong);
+  for (const double edge : edges) count = count.add(numbers.le(edge).logical_not());
+  return count;
+}
+
+}  // namespace detail
+
 /// @brief One transform a group of rows: the groups are buckets of a context column, as the duration of a video.
 ///
 /// Bucket g has the rows with edge_{g−1} < column ≤ edge_g, the first and last ones all below and above. Edges are given, or quantiles of the column in the
-/// training rows; equal ones fall together. A bucket with fewer than `min_rows` rows has the transform of all rows. O(B · buckets).
+/// training rows; equal ones fall together. A bucket with fewer than `min_rows` rows has the transform of all rows. O(B · buckets). No synchronisation but the
+/// inner one's.
 struct GroupedTransform {
   std::string column = {};                   ///< the context column
   int64_t buckets = 10;                      ///< how many, if the edges are not given; ≥ 1
@@ -90,7 +104,9 @@ struct GroupedTransform {
   std::vector<std::string> context() const { return detail::joined({column}, inner.context()); }
 
  private:
-  at::Tensor bucket_of(const at::Tensor& by) const { return at::bucketize(by, at::tensor(edges, by.options().dtype(at::kDouble))); }
+  at::Tensor bucket_of(const at::Tensor& by) const {
+    return by.is_cpu() ? at::bucketize(by, at::tensor(edges, by.options().dtype(at::kDouble))) : detail::count_below(edges, by);
+  }
   template <class Map>
   at::Tensor by_bucket(const at::Tensor& values, const Named<at::Tensor>& columns, const Map& map) const {
     if (fits.size() == 1) return map(fits.front());

@@ -20,7 +20,8 @@ namespace htl::inline v0_1_0 {
 /// @brief y' = f(ŷ), the non-decreasing f that minimises Σ w (y − f(ŷ))² on the rows that it is fitted to.
 ///
 /// By pooling adjacent violators, O(n log n). Between the pools' ends linear, beyond the first and last constant. For binary tasks and regressions. It needs
-/// some thousand rows, or it learns their noise; PlattScaling and ScaleCalibration need some hundred.
+/// some thousand rows, or it learns their noise; PlattScaling and ScaleCalibration need some hundred. On other devices than the CPU apply() copies the curve
+/// there in each call, which synchronises.
 /// **Source.** Barlow et al., Statistical Inference under Order Restrictions, 1972; Zadrozny and Elkan, KDD 2002.
 struct IsotonicCalibration {
   at::Tensor from = {};  ///< [m] float64, ascending: predictions; undefined = not fitted

@@ -163,22 +163,31 @@ class OptionReader {
   /// @brief Refuses the options that nobody asked for.
   void finish() const {
     for (const auto& [name, option] : *options_) {
-      const bool asked = std::find(asked_.begin(), asked_.end(), name) != asked_.end();
-      HTL_CHECK(asked || !asked_.empty(), who_, " takes no options, got \"", name, "\"");
-      HTL_CHECK(asked, who_, " has no option \"", name, "\"; did you mean \"", nearest(name, asked_), "\"? Options: ", quoted(asked_));
+      HTL_CHECK(asked(name) || !asked_.empty(), who_, " takes no options, got \"", name, "\"");
+      HTL_CHECK(asked(name), who_, " has no option \"", name, "\"; did you mean \"", nearest(name, asked_), "\"? Options: ", quoted(asked_));
     }
   }
 
  private:
+  bool asked(std::string_view name) const { return std::find(asked_.begin(), asked_.end(), name) != asked_.end(); }
   const Option* find(std::string_view name) {
-    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) asked_.emplace_back(name);
+    if (!asked(name)) asked_.emplace_back(name);
     return options_->find(name);
   }
   const Option& given(std::string_view name, std::string_view what) {
     const Option* const option = find(name);
-    if (!option) finish();  // a misspelled name is why it is missing
-    HTL_CHECK(option, who_, " expects ", what, " as the option \"", name, "\", got none");
+    if (!option) refuse_misspelled();
+    HTL_CHECK(option, who_, " expects ", what, " as the option \"", name, "\", got none",
+              options_->empty() ? "" : " (given: " + quoted(options_->names()) + ")");
     return *option;
+  }
+  /// A name that is nearly one of those asked for is why that one is missing; of others the factory may ask later.
+  void refuse_misspelled() const {
+    for (const auto& [name, option] : *options_) {
+      const std::string meant = nearest(name, asked_);
+      const size_t distance = detail::edit_distance(name, meant);
+      HTL_CHECK(asked(name) || distance > 2 || 2 * distance > name.size(), who_, " has no option \"", name, "\"; did you mean \"", meant, "\"?");
+    }
   }
   std::string expected(std::string_view name) const { return who_ + ", option \"" + std::string(name) + "\": expected "; }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <htl/task/label_transform.hpp>
+#include <htl/task/sorted_quantile.hpp>
 #include <htl/task/tensor_operators.hpp>
 
 #include <ATen/ops/searchsorted.h>
@@ -20,18 +21,13 @@ namespace htl::inline v0_1_0 {
 
 namespace detail {
 
-/// The n-th of m evenly spaced quantiles of sorted values, by linear interpolation between order statistics.
+/// Evenly spaced quantiles of values, the first and last their ends.
 inline std::vector<double> quantiles_of(const at::Tensor& values, int64_t points) {
   const at::Tensor sorted = std::get<0>(values.to(at::kDouble).contiguous().sort());
-  const double* const y = sorted.const_data_ptr<double>();
-  const auto last = static_cast<double>(sorted.numel() - 1);
-  std::vector<double> result(static_cast<size_t>(points));
-  for (size_t p = 0; p < result.size(); ++p) {
-    const double at = last * static_cast<double>(p) / static_cast<double>(points - 1);
-    const auto below = static_cast<int64_t>(at);
-    const double rest = at - static_cast<double>(below);
-    result[p] = rest > 0.0 ? y[below] + rest * (y[below + 1] - y[below]) : y[below];
-  }
+  std::vector<double> result;
+  for (int64_t p = 0; p < points; ++p)
+    result.push_back(
+        quantile_of(sorted.const_data_ptr<double>(), static_cast<size_t>(sorted.numel()), static_cast<double>(p) / static_cast<double>(points - 1)));
   return result;
 }
 
@@ -64,7 +60,7 @@ inline at::Tensor label_of_rank(const at::Tensor& table, const at::Tensor& ranks
 /// beyond the training range get its ends. With `normal`, z = Φ⁻¹(ε + (1 − 2ε) F(y)), ε = 1e-7: |z| ≤ 5.2.
 ///
 /// **Inverse** exact at the table's points and between them; constant, with gradient 0, beyond the ends. That of a mean is not the mean: smeared() corrects it.
-/// O(B log points).
+/// O(B log points). On other devices than the CPU the table is copied there in each call, which synchronises.
 struct QuantileTransform {
   int64_t points = 1001;  ///< quantiles in the table, ≥ 2
   bool normal = false;    ///< whether the ranks are mapped to a standard normal label

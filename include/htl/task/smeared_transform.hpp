@@ -6,7 +6,9 @@
 
 #include <htl/task/nested_options.hpp>
 #include <htl/task/quantile_transform.hpp>
+#include <htl/task/task_set.hpp>
 
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -58,8 +60,7 @@ struct SmearedTransform {
 
 /// @brief A fitted transform whose inverse gives the mean, by what a trained model leaves unexplained. Measure it on rows that the model was not trained on.
 ///
-///     tasks = tasks.with(tasks["watch_time"].transform(htl::smeared(tasks["watch_time"].transform(), outputs, labels["watch_time"])));
-///
+/// smeared() of a TaskSet takes the rows that carry a task's label, and the context, by itself.
 /// @param transform fitted; a SmearedTransform gets new residuals
 /// @param output [n] the model's outputs: predictions of the target, before the inverse
 /// @param label [n] what was observed
@@ -79,6 +80,25 @@ inline AnyLabelTransform smeared(const AnyLabelTransform& transform, const at::T
   std::vector<double> fine = detail::quantiles_of(residuals.to(at::kCPU), 2 * quantiles + 1), kept;
   for (size_t k = 1; k < fine.size(); k += 2) kept.push_back(fine[k]);  // the middles of equal parts
   return SmearedTransform{inner, std::move(kept)};
+}
+
+/// @brief The tasks, one of them with such a transform, by the rows that carry its label: mask, observed_when and weight.
+///
+///     tasks = htl::smeared(tasks, "watch_time", net(validation), validation.labels);
+///
+/// @param tasks fitted
+/// @param name a regression
+/// @param outputs [B, W_t] of the task, and of those that its loss reads
+/// @param labels of the same rows, with the context columns that losses and transforms read
+/// @param quantiles of the residuals that are kept, ≥ 1
+/// @throws c10::ValueError as above, and for a task whose loss works in the label's unit; c10::IndexError if the task, its output or a label is missing
+inline TaskSet smeared(const TaskSet& tasks, std::string_view name, const TaskOutputs& outputs, const Labels& labels, int64_t quantiles = 64) {
+  const int64_t position = tasks.index(name);
+  const TaskSpec& task = tasks[position];
+  Label label = labels[name];
+  label.mask = tasks.observed(position, labels);
+  const at::Tensor target = tasks.with(task.transform(no_transform()).calibration({})).predict(position, outputs[name], labels.context, &outputs);
+  return tasks.with(task.transform(smeared(task.transform(), target, label, labels.context, quantiles)));
 }
 
 }  // namespace htl

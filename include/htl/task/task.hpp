@@ -63,6 +63,12 @@ class TaskSpec {
   TaskSpec loss(L loss, double weight = 1.0) const {
     return with_loss(std::move(loss), weight);
   }
+  /// @brief The task without the losses that were given so far: with its kind's default, until another is given.
+  TaskSpec without_losses() const {
+    TaskSpec changed = *this;
+    changed.losses_.clear();
+    return changed;
+  }
   /// @brief The transform between label and target (regression only).
   template <LabelTransform F>
   TaskSpec transform(F transform) const {

@@ -32,7 +32,8 @@ struct LossInput {
   const Named<at::Tensor>& context;
   /// [B, W_t] the outputs of all tasks; nullptr where a loss is used alone.
   const TaskOutputs* outputs = nullptr;
-  /// The labels of all tasks, as the batch gave them; nullptr where a loss is used alone.
+  /// The labels of all tasks; nullptr where a loss is used alone. HybridLoss gives those of the tasks that the loss reads a mask of the rows that carry them:
+  /// mask, observed_when and weight together; others are as the batch gave them.
   const Labels* labels = nullptr;
 };
 
@@ -59,6 +60,7 @@ struct PredictInput {
 /// - `fits(kind)`: whether a task of that TaskKind can have it; without it, any;
 /// - `context()`: names of the context columns that it reads (duration, propensity, group);
 /// - `reads()`: names of other tasks whose outputs or labels it reads, by `input.outputs` and `input.labels` (ESMM's product);
+/// - `can_read(kind)`: whether these tasks may be of that TaskKind; without it, of any;
 /// - `predict(input)` of a PredictInput instead of `predict(output, context)`, where the prediction needs other tasks' outputs;
 /// - `fitted(label, context)`: a copy with statistics of the training labels (D2Q's quantiles by duration); TaskSet::fitted() calls it with the
 ///   observed rows only, context columns included. They belong into `parameters()`; `is_fitted()` says whether they are there;
@@ -115,6 +117,8 @@ class AnyLoss {
   std::vector<std::string> context() const { return held_->context(); }
   /// @brief Names of the other tasks that it reads.
   std::vector<std::string> reads() const { return held_->reads(); }
+  /// @brief Whether the tasks that it reads may be of that kind.
+  bool can_read(TaskKind kind) const { return held_->can_read(kind); }
   /// @brief Whether it needs no statistics, or has them.
   bool is_fitted() const { return held_->is_fitted(); }
   /// @brief Whether a task of that kind can have it.
@@ -146,6 +150,7 @@ class AnyLoss {
     virtual Options parameters() const = 0;
     virtual std::vector<std::string> context() const = 0;
     virtual std::vector<std::string> reads() const = 0;
+    virtual bool can_read(TaskKind kind) const = 0;
     virtual bool is_fitted() const = 0;
     virtual bool fits(TaskKind kind) const = 0;
     virtual std::shared_ptr<const Base> fitted(const Label& label, const Named<at::Tensor>& context) const = 0;
@@ -201,6 +206,15 @@ class AnyLoss {
     std::vector<std::string> reads() const override {
       if constexpr (requires { loss.reads(); }) return loss.reads();
       return {};
+    }
+    bool can_read(TaskKind kind) const override {
+      constexpr bool own = requires(const L& l) {
+        { l.can_read(kind) } -> std::same_as<bool>;
+      };
+      static_assert(
+          own || !requires { &L::can_read; }, "a loss's can_read must be: bool can_read(TaskKind) const");
+      if constexpr (own) return loss.can_read(kind);
+      return true;
     }
     bool is_fitted() const override {
       if constexpr (requires { loss.is_fitted(); }) return loss.is_fitted();

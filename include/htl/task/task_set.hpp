@@ -21,7 +21,8 @@ class TaskSet {
  public:
   /// @brief Checks and links the tasks.
   /// @throws c10::ValueError: no task, a name twice, an unknown parent (with the nearest name), a task that follows itself, a cycle (spelled out),
-  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one, a loss that reads an unknown task
+  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one, a loss that reads an unknown task, its own one, or
+  ///   one of a kind that it can't read
   TaskSet(std::initializer_list<TaskSpec> tasks) : TaskSet(std::vector<TaskSpec>(tasks)) {}
   /// @brief The same from a list.
   explicit TaskSet(std::vector<TaskSpec> tasks) : tasks_(std::move(tasks)) {
@@ -250,10 +251,22 @@ class TaskSet {
       }
       HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"", name_of_loss_in_label_unit(task), "\" of task \"",
                 task.name(), "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
-      for (const WeightedLoss& weighted : task.losses())
-        for (const std::string& name : weighted.loss.reads())
-          HTL_CHECK(contains(name), "htl::TaskSet: the loss \"", weighted.loss.name(), "\" of task \"", task.name(), "\" reads the task \"", name,
-                    "\", which is not there; did you mean \"", nearest(name, names()), "\"?");
+      for (const WeightedLoss& weighted : task.losses()) check_reads(task, weighted.loss);
+    }
+  }
+
+  void check_reads(const TaskSpec& task, const AnyLoss& loss) const {
+    std::string kinds;
+    for (const TaskKind kind : {TaskKind::binary, TaskKind::multiclass, TaskKind::regression})
+      if (loss.can_read(kind)) kinds += (kinds.empty() ? "" : " or ") + to_string(kind);
+    for (const std::string& name : loss.reads()) {
+      const auto sentence = [&](std::string_view rest) {
+        return c10::str("htl::TaskSet: the loss \"", loss.name(), "\" of task \"", task.name(), "\" reads ", rest);
+      };
+      HTL_CHECK(contains(name), sentence("the task \"" + name + "\", which is not there; did you mean \"" + nearest(name, names()) + "\"?"));
+      HTL_CHECK(name != task.name(), sentence("its own task; name another one"));
+      const TaskKind kind = (*this)[name].kind();
+      HTL_CHECK(loss.can_read(kind), sentence("the task \"" + name + "\", which is " + to_string(kind) + "; expected a " + kinds + " task"));
     }
   }
 

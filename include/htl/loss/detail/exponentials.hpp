@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <numbers>
 
 namespace htl::inline v0_1_0::detail {
 
@@ -64,18 +65,24 @@ __attribute__((target("avx2"))) inline void exp_all_avx2(double* numbers, size_t
   std::memcpy(numbers + i, &four, (count - i) * sizeof(double));
 }
 
-/// log(1 + t) = 2·atanh(s) with s = t/(2 + t) ≤ 1/3 for t = e^−|z|; atanh(s)/s is a polynomial in s² here, within 3e−18.
+/// 2·atanh(s) for |s| ≤ 1/3; atanh(s)/s is a polynomial in s² here, within 3e−18.
+[[gnu::always_inline]] inline void twice_atanh_four(FourNumbers& s) {
+  const FourNumbers u = s * s, u2 = u * u, u4 = u2 * u2;
+  const FourNumbers first = (1.0 + u * 0.33333333333333074797) + u2 * (0.20000000000092873734 + u * 0.14285714272727057267);
+  const FourNumbers middle = (0.11111112040373836587 + u * 0.090908704162524022551) + u2 * (0.076933070211520038808 + u * 0.066501870163373121685);
+  const FourNumbers last = (0.060550843640346088273 + u * 0.041622532559304102879) + u2 * 0.085220817813906990645;
+  s = 2.0 * s * (first + u4 * (middle + u4 * last));
+}
+
+/// log(1 + t) = 2·atanh(t/(2 + t)) for t = e^−|z|.
 [[gnu::always_inline]] inline void logistic_four(const FourNumbers& z, FourNumbers& up, FourNumbers& down, FourNumbers& log_whole) {
   FourNumbers tail = z < 0.0 ? z : -z;
   exp_four(tail);
   const FourNumbers rest = 1.0 / (1.0 + tail), of_tail = tail * rest;
   up = z < 0.0 ? of_tail : rest;
   down = z < 0.0 ? rest : of_tail;
-  const FourNumbers s = tail / (2.0 + tail), u = s * s, u2 = u * u, u4 = u2 * u2;
-  const FourNumbers first = (1.0 + u * 0.33333333333333074797) + u2 * (0.20000000000092873734 + u * 0.14285714272727057267);
-  const FourNumbers middle = (0.11111112040373836587 + u * 0.090908704162524022551) + u2 * (0.076933070211520038808 + u * 0.066501870163373121685);
-  const FourNumbers last = (0.060550843640346088273 + u * 0.041622532559304102879) + u2 * 0.085220817813906990645;
-  log_whole = 2.0 * s * (first + u4 * (middle + u4 * last));
+  log_whole = tail / (2.0 + tail);
+  twice_atanh_four(log_whole);
 }
 
 __attribute__((target("avx2"))) inline void logistic_all_avx2(const double* z, size_t count, double* up, double* down, double* log_whole) {
@@ -121,16 +128,13 @@ inline void log_all_plain(double* numbers, size_t count) {
 }
 
 #if defined(__x86_64__)
-/// log x = n·log 2 + log m with x = 2^n·m, m in [√½, √2), and log m = 2·atanh(s), s = (m − 1)/(m + 1), as in logistic_four(). Normal x > 0; NaN stays NaN.
+/// log x = n·log 2 + log m with x = 2^n·m, m in [√½, √2), and log m = 2·atanh((m − 1)/(m + 1)). Normal x > 0; NaN stays NaN.
 [[gnu::always_inline]] inline void log_four(FourNumbers& x) {
   const FourIntegers bits = (FourIntegers)x, offset = bits - 0x3fe6a09e667f3bcd;  // how far above √½, of which the upper bits are n
   const FourIntegers n = (FourIntegers)((FourNumbers)((offset >> 52) + 0x4338000000000000));
   const FourNumbers whole = (FourNumbers)n - 0x1.8p52, m = (FourNumbers)(bits - (offset & (int64_t(0xfff) << 52)));
-  const FourNumbers s = (m - 1.0) / (m + 1.0), u = s * s, u2 = u * u, u4 = u2 * u2;
-  const FourNumbers first = (1.0 + u * 0.33333333333333074797) + u2 * (0.20000000000092873734 + u * 0.14285714272727057267);
-  const FourNumbers middle = (0.11111112040373836587 + u * 0.090908704162524022551) + u2 * (0.076933070211520038808 + u * 0.066501870163373121685);
-  const FourNumbers last = (0.060550843640346088273 + u * 0.041622532559304102879) + u2 * 0.085220817813906990645;
-  const FourNumbers of_m = 2.0 * s * (first + u4 * (middle + u4 * last));
+  FourNumbers of_m = (m - 1.0) / (m + 1.0);
+  twice_atanh_four(of_m);
   const FourNumbers result = whole * 0x1.62e42fefa3800p-1 + (whole * 0x1.ef35793c76730p-45 + of_m);
   x = x == x ? result : x;
 }
@@ -157,6 +161,51 @@ inline void log_all(double* numbers, size_t count) {
   if (__builtin_cpu_supports("avx2")) return log_all_avx2(numbers, count);
 #endif
   log_all_plain(numbers, count);
+}
+
+/// Φ(x) and φ(x)/Φ(x) of each number x ≥ 0, of the normal distribution, one by one.
+inline void normal_all_plain(const double* x, size_t count, double* mass, double* ratio) {
+  for (size_t i = 0; i < count; ++i) {
+    mass[i] = 1.0 - 0.5 * std::erfc(x[i] * (std::numbers::sqrt2 / 2));
+    ratio[i] = std::exp(-0.5 * x[i] * x[i] - kHalfLogTwoPi) / mass[i];
+  }
+}
+
+#if defined(__x86_64__)
+/// 1 − Φ(x) = e^{−x²/2}·p(t) with t = (x − 3.5)/(x + 3.5), p a polynomial for x ≤ 9; beyond, where Φ is 1 in fp64, that of 9. Within 1e−17 and its roundings.
+[[gnu::always_inline]] inline void normal_four(const FourNumbers& x, FourNumbers& mass, FourNumbers& ratio) {
+  const FourNumbers nine = {9.0, 9.0, 9.0, 9.0}, last = {26.0, 26.0, 26.0, 26.0};    // e^{−26²/2} = 1e−147
+  const FourNumbers held = last < x ? last : x, inside = nine < held ? nine : held;  // in this order NaN stays
+  FourNumbers density = -0.5 * held * held;
+  exp_four(density);
+  const FourNumbers t = (inside - 3.5) / (inside + 3.5), t2 = t * t, t4 = t2 * t2, t8 = t4 * t4;
+  const FourNumbers a = (0.10634515363370908 + t * -0.18713969878423228) + t2 * (0.12585525513140672 + t * -0.061639414142716765);
+  const FourNumbers b = (0.019065537028668807 + t * -0.0015616578504589135) + t2 * (-0.0013807333102536625 + t * 0.00039219124704587026);
+  const FourNumbers c = (0.00013238176355996424 + t * -5.658267734577255e-05) + t2 * (-1.666331961163364e-05 + t * 1.3218074414415403e-05);
+  const FourNumbers d = (9.304038795177067e-06 + t * 2.433189675293586e-06) + t2 * 2.540901073710911e-07;
+  mass = 1.0 - density * ((a + t4 * b) + t8 * (c + t4 * d));
+  ratio = 0.39894228040143267794 * density / mass;
+}
+
+__attribute__((target("avx2"))) inline void normal_all_avx2(const double* x, size_t count, double* mass, double* ratio) {
+  FourNumbers four, a, b;
+  for (size_t i = 0; i < count; i += 4) {
+    const size_t size = std::min<size_t>(count - i, 4) * sizeof(double);
+    four = FourNumbers{};
+    std::memcpy(&four, x + i, size);
+    normal_four(four, a, b);
+    std::memcpy(mass + i, &a, size);
+    std::memcpy(ratio + i, &b, size);
+  }
+}
+#endif
+
+/// Φ(x) and φ(x)/Φ(x) of each number x ≥ 0, of the normal distribution; NaN stays NaN.
+inline void normal_all(const double* x, size_t count, double* mass, double* ratio) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return normal_all_avx2(x, count, mass, ratio);
+#endif
+  normal_all_plain(x, count, mass, ratio);
 }
 
 /// x where `on`, else 0, whatever x is: without the branch that compilers make of a choice and random masks mispredict.

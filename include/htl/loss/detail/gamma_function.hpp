@@ -4,6 +4,8 @@
 /// Not in the umbrella: it belongs to the headers that include it.
 #pragma once
 
+#include <htl/loss/detail/special.hpp>
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/lgamma.h>
 #include <ATen/ops/log.h>
@@ -15,8 +17,7 @@
 
 namespace htl::inline v0_1_0::detail {
 
-inline constexpr double kHalfLogTwoPi = 0.918938533204672741780329736406;  // ½ log 2π
-inline constexpr double kStirling = 16.0;                                  // from here on four terms of Stirling's series are exact to 1e-14
+inline constexpr double kStirling = 16.0;  // from here on four terms of Stirling's series are exact to 1e-14
 
 /// Σ of Stirling's series for log Γ(x + 1) − x log x + x − ½ log 2πx, x ≥ 16.
 inline double stirling_rest(double x) {

@@ -4,22 +4,27 @@
 /// Not in the umbrella: it belongs to the headers that include it.
 #pragma once
 
-#include <htl/task/check.hpp>
+#include <htl/task/option.hpp>
+#include <htl/task/sorted_quantile.hpp>
 
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <vector>
 
 namespace htl::inline v0_1_0::detail {
 
-/// A list of numbers as an fp64 tensor on the device of another. On other devices than the CPU: a copy to it.
+/// A list of numbers as an fp64 tensor on the device of another. On other devices than the CPU: a copy to it, which synchronises.
 inline at::Tensor list_like(const std::vector<double>& numbers, const at::Tensor& like) {
   return at::tensor(numbers, at::TensorOptions(at::kDouble)).to(like.device());
 }
+
+/// A number as float32 holds it: labels are compared so where they may equal a training label, for batches in float32 must find the same ties.
+inline double in_single(double value) { return static_cast<double>(static_cast<float>(value)); }
 
 /// The finite numbers [n ≥ 1] of a column, in fp64 on the CPU.
 inline std::vector<double> column_numbers(std::string_view who, std::string_view what, const at::Tensor& column) {
@@ -29,13 +34,6 @@ inline std::vector<double> column_numbers(std::string_view who, std::string_view
   for (int64_t row = 0; row < values.size(0); ++row)
     HTL_CHECK(std::isfinite(data[row]), who, ": expected finite numbers as ", what, ", got ", data[row], " in observed row ", row);
   return {data, data + values.size(0)};
-}
-
-/// The quantile at a level in [0, 1] of sorted numbers: linear between order statistics.
-inline double quantile_of(const std::vector<double>& sorted, double level) {
-  const double at = level * static_cast<double>(sorted.size() - 1), below = std::floor(at);
-  const size_t index = static_cast<size_t>(below), next = std::min(index + 1, sorted.size() - 1);
-  return sorted[index] + (at - below) * (sorted[next] - sorted[index]);
 }
 
 /// At most `buckets` − 1 edges between distinct values, so that the buckets hold about the same number of them: each bucket takes its share of what the
@@ -86,6 +84,19 @@ inline std::vector<double> bucket_means(const std::vector<double>& numbers, cons
     sums[b] = counts[b] > 0.0 ? sums[b] / counts[b] : low + 0.5 * (high - low);
   }
   return sums;
+}
+
+/// Whether statistics were given, so that a fit leaves them alone; else a fit makes them, and notes it.
+inline bool are_given(const std::vector<double>& numbers, bool& fitted) {
+  fitted = fitted || numbers.empty();
+  return !fitted;
+}
+
+/// Writes statistics that are there, and whether a fit made them.
+inline void add_fitted(Options& options, const std::string& name, const std::vector<double>& numbers, bool fitted) {
+  if (numbers.empty()) return;
+  options.set(name, numbers);
+  if (fitted) options.set("fitted_" + name, true);
 }
 
 /// Refuses numbers that are not finite and ascending.

@@ -15,18 +15,7 @@
 
 namespace htl::inline v0_1_0::detail {
 
-/// "click/pay" as names: task names have no slashes.
-inline std::vector<std::string> split_names(std::string_view text) {
-  std::vector<std::string> names;
-  for (size_t at = text.find('/'); at != std::string_view::npos; at = text.find('/')) {
-    names.emplace_back(text.substr(0, at));
-    text.remove_prefix(at + 1);
-  }
-  names.emplace_back(text);
-  return names;
-}
-
-/// The same back.
+/// Names as "click/pay": task names have no slashes.
 inline std::string join_names(const std::vector<std::string>& names) {
   std::string text;
   for (const std::string& name : names) text += (text.empty() ? "" : "/") + name;

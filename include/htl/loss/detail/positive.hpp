@@ -5,7 +5,7 @@
 #pragma once
 
 #include <htl/loss/detail/special.hpp>
-#include <htl/task/check.hpp>
+#include <htl/task/task_loss.hpp>
 
 #include <ATen/ops/expm1.h>
 
@@ -31,6 +31,11 @@ inline at::Tensor positive(const at::Tensor& x, double low, double high) { retur
 inline void check_scale(std::string_view who, std::string_view what, double low, double high) {
   HTL_CHECK(low > 0.0 && std::isfinite(low), who, ": expected a finite ", what, "_floor > 0, got ", low);
   HTL_CHECK(high > low && std::isfinite(high), who, ": expected a finite max_", what, " > ", what, "_floor = ", low, ", got ", high);
+}
+
+/// The outputs [B, W], 0 in rows that do not count: there a term may be infinite in float32, and times no gradient NaN.
+inline at::Tensor counting_outputs(const LossInput& input) {
+  return input.weight.defined() ? input.output.masked_fill(input.weight.eq(0).unsqueeze(1), 0) : input.output;
 }
 
 /// bounded_exp() with its derivative, from one exponential.

@@ -17,6 +17,9 @@ namespace htl::inline v0_1_0::detail {
 /// Where bounded_exp() goes on as a straight line: e^80 = 5.5e34 and its products with small numbers still fit float32.
 inline constexpr double kExpBound = 80.0;
 
+/// ½ log 2π
+inline constexpr double kHalfLogTwoPi = 0.918938533204672741780329736406;
+
 /// σ and softplus of z and of −z from one exponential, each with full relative precision in both tails.
 struct Logistic {
   double up, down;     ///< σ(z), σ(−z)
@@ -36,7 +39,9 @@ inline double softplus(double x) { return logistic(x).over; }
 /// e^x for x ≤ 80, and from there on the tangent at 80: e^80·(x − 79).
 inline at::Tensor bounded_exp(const at::Tensor& x) { return at::exp(x.clamp_max(kExpBound)).mul(x.sub(kExpBound).relu().add(1.0)); }
 inline double bounded_exp(double x) { return x > kExpBound ? std::exp(kExpBound) * (x - kExpBound + 1.0) : std::exp(x); }
-/// Its derivative.
+/// The same for predictions of outputs whose square, or whose product with a quantile, is the exponent: held where float32 still holds it, with slope 0 beyond.
+inline at::Tensor held_exp(const at::Tensor& x) { return bounded_exp(x.clamp_max(6000.0)); }
+/// The derivative of bounded_exp().
 inline double bounded_exp_slope(double x) { return std::exp(x > kExpBound ? kExpBound : x); }
 
 }  // namespace htl

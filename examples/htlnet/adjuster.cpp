@@ -27,6 +27,8 @@ void check_adjuster(const ModelOptions& options, const htl::TaskSet& tasks) {
   HTL_CHECK(options.adjuster != "core_task" || !tasks.cores().empty(),
             "htlnet: --adjuster core_task expects a core task, found none; mark one by core = true in the schema, or give --adjuster sum");
   const htl::AnyWeighting adjuster = adjuster_of(options);
+  HTL_CHECK(options.balancer == "none" || !adjuster.observes(), "htlnet: --adjuster ", options.adjuster,
+            " compares the losses before and after a step, which --balancer ", options.balancer, " changes; leave one of them out");
   htl::TaskGradients gradients = htl::task_gradients(at::eye(tasks.size(), at::kDouble));
   gradients.gramian.cores = tasks.cores();
   gradients.gramian.losses = at::ones({tasks.size()}, at::kDouble);

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <map>
 
 namespace htlnet {
 namespace {
@@ -56,6 +57,20 @@ nlohmann::json to_json(const htl::Named<htl::Named<double>>& values) {
   for (const auto& [task, metrics] : values)
     for (const auto& [metric, value] : metrics) result[task][metric] = to_json(value);
   return result;
+}
+
+htl::TaskOutputs outputs_of(HtlNet& net, const htl::TableData& rows, const torch::Device& device) {
+  const torch::NoGradGuard no_grad;
+  const bool was_training = net->is_training();
+  net->eval();
+  std::map<std::string, std::vector<torch::Tensor>> parts;
+  htl::BatchLoader loader(rows, {.batch_size = 8192, .shuffle = false});
+  for (const htl::Batch& batch : loader)
+    for (const auto& [name, output] : net->forward(batch.to(device))) parts[name].push_back(output.to(torch::kCPU));
+  net->train(was_training);
+  htl::TaskOutputs outputs;
+  for (const auto& [name, of_batches] : parts) outputs.set(name, torch::cat(of_batches));
+  return outputs;
 }
 
 Evaluation evaluate(HtlNet& net, const htl::TaskSet& tasks, const htl::TableData& rows, const Groups& groups, const torch::Device& device) {

@@ -35,6 +35,9 @@ struct Evaluation {
 /// (users, say): gauc if there is one such column, gauc.<column> if there are several.
 Evaluation evaluate(HtlNet& net, const htl::TaskSet& tasks, const htl::TableData& rows, const Groups& groups, const torch::Device& device);
 
+/// What the model gives for all rows, on the CPU: [N, W_t] by task.
+htl::TaskOutputs outputs_of(HtlNet& net, const htl::TableData& rows, const torch::Device& device);
+
 /// The metric that chooses between epochs.
 struct Selection {
   std::string task, metric;

@@ -22,24 +22,12 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <set>
 
 namespace htlnet {
 namespace {
-
-/// The value behind "NAME" and ": " in the first such line of a file of /proc.
-std::string proc_field(const std::filesystem::path& path, const std::string& name) {
-  std::ifstream info(path);
-  for (std::string line; std::getline(info, line);)
-    if (line.rfind(name, 0) == 0 && line.find(':') != std::string::npos) {
-      const size_t begin = line.find_first_not_of(" \t", line.find(':') + 1);
-      return begin == std::string::npos ? "" : line.substr(begin);
-    }
-  return "unknown";
-}
 
 // LibTorch's switch: "highest" is MKL; "medium" lets oneDNN compute, which is exact on some processors and bfloat16 on others.
 void use(const std::string& name) { at::globalContext().setFloat32MatmulPrecision(name == "mkl" ? "highest" : "medium"); }
@@ -87,6 +75,22 @@ void keep_freed_memory() {
   mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the most that it takes; tables are larger and go back to the system
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
 #endif
+}
+
+void return_freed_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+std::string proc_field(const std::filesystem::path& path, const std::string& name) {
+  std::ifstream info(path);
+  for (std::string line; std::getline(info, line);)
+    if (line.rfind(name, 0) == 0 && line.find(':') != std::string::npos) {
+      const size_t begin = line.find_first_not_of(" \t", line.find(':') + 1);
+      return begin == std::string::npos ? "" : line.substr(begin);
+    }
+  return "unknown";
 }
 
 double available_memory() {

@@ -3,6 +3,7 @@
 /// @brief What the program asks of its machine: threads, matrix products chosen by the processor and checked to be exact, figures for the summary.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -24,6 +25,11 @@ MatrixBackend choose_matrix_backend(const std::string& wanted);
 /// Has the C library keep memory that was freed (glibc; nothing elsewhere). Left alone it returns what lies at the heap's end after a step and takes it again
 /// in the next: in some runs 1,500 page faults a step, in others none, as the heap happens to lie.
 void keep_freed_memory();
+/// Has the C library return all the same what lies free now (glibc; nothing elsewhere): a process that is forked after it takes new memory where it needs some.
+void return_freed_memory();
+
+/// The value behind NAME and ":" in the first line of a file of /proc that begins with NAME; "unknown" where there is none.
+std::string proc_field(const std::filesystem::path& path, const std::string& name);
 
 /// Bytes of memory that this process may still take: what the machine has free, its control group allows, and its own limit leaves.
 double available_memory();

@@ -6,6 +6,7 @@
 #include "inspect.hpp"
 #include "machine.hpp"
 #include "memory.hpp"
+#include "parts_by_name.hpp"
 #include "run_folder.hpp"
 #include "stop_request.hpp"
 #include "trainer.hpp"
@@ -124,7 +125,9 @@ int train(const Options& options) {
     HTL_CHECK(!observed.defined() || observed.numel() > 0, "htlnet: task \"", task.name(), "\" has no label in any of the ", data.train.rows(),
               " training rows; name its column and mask in the schema, or leave the task out");
   }
-  htl::TaskSet tasks = data.tasks.fitted(data.train.labels());
+  htl::TaskSet tasks = with_calibrators(with_losses(data.tasks, options.model.loss), options.model.calibrate).fitted(data.train.labels());
+  HTL_CHECK(!has_calibrators(tasks) || data.valid.rows() > 0, "htlnet: --calibrate is fitted to validation rows, and there are none; give --valid-dates, or a ",
+            "[split] that has them");
   if (kept) tasks = htl::with_statistics_of(kept->tasks, tasks);
 
   // Everything that can be refused is, before the folder is made
@@ -170,6 +173,10 @@ int train(const Options& options) {
   }
   const TrainingResult& result = trainer.result();
   htl::load_module(weights, *net);
+  if (has_calibrators(tasks)) {
+    tasks = tasks.calibrated(outputs_of(net, data.valid, device), data.valid.labels());
+    htl::write_json(run.file("tasks.json"), htl::to_json(tasks));
+  }
 
   const Evaluation test = evaluate(net, tasks, data.test, data.groups, device);
   const nlohmann::json best = optimum(options, data, tasks, false);

@@ -4,7 +4,9 @@
 #pragma once
 
 #include "adjuster.hpp"
+#include "parts_by_name.hpp"
 
+#include <htl/balance/balancer.hpp>
 #include <htl/embedding/field_embedding.hpp>
 #include <htl/gradient/backward.hpp>
 #include <htl/transfer/task_graph.hpp>
@@ -49,7 +51,9 @@ class HtlNetImpl : public torch::nn::Module {
                 htl::FieldEmbeddingOptions(fields, options.embedding_dim).unknown_ids(htl::UnknownIds::map_to_zero).initial_sd(options.embedding_sd)))),
         adjuster(register_module("adjuster", htl::GradientFork<htl::AnyWeighting>(tasks, adjuster_of(options)))),
         plain_sum(register_module("plain_sum", htl::GradientFork<htl::Sum>(tasks))),
-        graph(register_module("graph", htl::TaskGraph<>(tasks, graph_options_of(options, embedding->width(), numeric_width)))) {}
+        graph(register_module("graph", htl::TaskGraph<>(tasks, graph_options_of(options, embedding->width(), numeric_width)))) {
+    if (options.balancer != "none") balancer = register_module("balancer", htl::Balancer<htl::AnyBalance>(tasks, balancer_of(options.balancer)));
+  }
 
   htl::TaskOutputs forward(const htl::Batch& batch, Gradients gradients = Gradients::summed) {
     htl::Lookup lookup = embedding->lookup(batch);
@@ -61,6 +65,7 @@ class HtlNetImpl : public torch::nn::Module {
   htl::GradientFork<htl::AnyWeighting> adjuster{nullptr};
   htl::GradientFork<htl::Sum> plain_sum{nullptr};
   htl::TaskGraph<> graph{nullptr};
+  htl::Balancer<htl::AnyBalance> balancer{nullptr};  // empty without one
 };
 TORCH_MODULE(HtlNet);
 

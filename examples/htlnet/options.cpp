@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "adjuster.hpp"
+#include "parts_by_name.hpp"
 
 #include "data/files.hpp"
 #include "data/kuairand_statistics.hpp"
@@ -185,6 +186,18 @@ void add_train_options(CLI::App& app, Options& options) {
                  "Transform of a core regression's label; default: the csv schema's transform where the task has one, else z_score")
       ->check(one_of({"z_score", "log1p", "none"}))
       ->group("Model");
+  app.add_option("--loss", model.loss,
+                 "TASK=LOSS[:option=value,…][@TRANSFORM] of docs/losses.md, several with | between them, as in watch_time=huber@log1p or amount=ziln; a "
+                 "regression without a transform keeps its own (--core-label), or has none where the loss works in the label's unit. Default: as the data set "
+                 "has it")
+      ->check(read_by(check_losses_text, "TASK=LOSS[@TRANSFORM]"))
+      ->group("Model");
+  app.add_option(
+         "--calibrate", model.calibrate,
+         "TASK=CALIBRATOR[:option=value,…], several with | between them, as in click=platt|watch_time=scale: fitted to the validation rows when training "
+         "is over, saved with the tasks, and applied wherever the run predicts")
+      ->check(read_by(check_calibrators_text, "TASK=CALIBRATOR"))
+      ->group("Model");
   app.add_option("--transfer", model.transfer, "What flows from a task to those after it")
       ->check(one_of({"both", "representation", "label"}))
       ->capture_default_str()
@@ -223,6 +236,10 @@ void add_train_options(CLI::App& app, Options& options) {
          "How the tasks' gradients on the embeddings are combined: NAME[:option=value,…] of docs/methods.md, as in cagrad:c=0.4; core_task alone takes the "
          "options below")
       ->check(read_by(check_adjuster_text, "NAME[:option=value,…]"))
+      ->capture_default_str()
+      ->group("Gradient");
+  app.add_option("--balancer", model.balancer, "Weights of the losses before their gradients: none, or NAME[:option=value,…] of docs/balancers.md")
+      ->check(read_by(check_balancer_text, "none or NAME[:option=value,…]"))
       ->capture_default_str()
       ->group("Gradient");
   app.add_option("--alpha", model.alpha, "Part of what conflicts with the core task that is projected away")

@@ -42,6 +42,8 @@ struct ModelOptions {
   std::string norm = "before";  // before | after | average
   std::string several_cores = "combined";
   std::optional<std::string> core_label;  // z_score | log1p | none; nothing = what the csv schema says, else default_core_label
+  std::string loss, calibrate;            // TASK=NAME…|… : of the losses' registry, of the calibrators'; empty = as the data set has it
+  std::string balancer = "none";          // NAME[:option=value,…] of htl::built_in_balancers()
   std::string stop_gradient = "inputs";
   std::string label_noise = "gumbel";  // gumbel | none
   std::string label_hardness = "soft";

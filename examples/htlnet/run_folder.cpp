@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "run_folder.hpp"
 
+#include "data/fingerprint.hpp"
+
 #include <htl/io/feature_map_json.hpp>
 #include <htl/io/task_graph_json.hpp>
 #include <htl/io/task_set_json.hpp>
@@ -21,28 +23,6 @@ namespace {
 
 /// Options that a run may go on with other values of: they change no step. (The data may have moved: what they are is compared.)
 constexpr std::array<const char*, 6> free_options = {"data", "schema", "threads", "quiet", "checkpoint-every", "keep-checkpoints"};
-
-/// The CRC-32 of ids, numbers, labels and their context: rows that are other ones than before are noticed.
-std::string fingerprint_of(const htl::TableData& rows) {
-  uint32_t checksum = 0;
-  const auto add = [&](const at::Tensor& tensor) {
-    if (!tensor.defined() || tensor.numel() == 0) return;
-    const at::Tensor held = tensor.contiguous();
-    checksum = htl::detail::crc32_of(checksum, held.const_data_ptr(), held.nbytes());
-  };
-  const htl::Batch& all = rows.all();
-  add(all.fields.ids);
-  add(all.fields.offsets);
-  add(all.fields.weights);
-  add(all.numeric);
-  for (const auto& [name, label] : all.labels.tasks) {
-    add(label.value);
-    add(label.mask);
-    add(label.weight);
-  }
-  for (const auto& [name, column] : all.labels.context) add(column);
-  return htl::detail::as_digits(checksum);
-}
 
 /// What another program needs beside the files that it names, to predict from the weights; docs/files.md explains it.
 nlohmann::ordered_json manifest_of(const htl::FeatureMap& features, const htl::TaskSet& tasks, const HtlNet& net) {
@@ -89,7 +69,7 @@ htl::Named<double> scalars_of(const nlohmann::json& line) {
   if (line.at("kind") == "evaluation")
     for (const auto& [task, metrics] : line.at("metrics").items()) add(line.at("split").get<std::string>() + "/" + task, metrics);
   if (line.at("kind") != "step") return scalars;
-  for (const char* group : {"losses", "norms", "weights", "cosines", "magnitude_similarity"})
+  for (const char* group : {"losses", "loss_weights", "norms", "weights", "cosines", "magnitude_similarity"})
     if (line.contains(group)) add(group, line[group]);
   for (const char* rate : {"row_lr", "dense_lr"}) scalars.set("rates/" + std::string(rate), line.at(rate).get<double>());
   for (const char* name : {"gradient_norm", "combined_norm", "conflict_rate", "condition_number", "fallbacks", "samples_per_second"})
@@ -163,7 +143,10 @@ int64_t RunFolder::begin(const Dataset& data, const htl::TaskSet& tasks, const H
     HTL_CHECK(same, "htlnet: the ", what, " are not those that the run in \"", path_.string(), "\" was begun with; give it the same data, or another --output");
   };
   unchanged(htl::read_json(file("features.json")) == nlohmann::json(htl::to_json(data.features)), "features of the training rows");
-  unchanged(htl::read_json(file("tasks.json")) == nlohmann::json(htl::to_json(tasks)), "tasks or their labels' statistics");
+  nlohmann::json begun = htl::read_json(file("tasks.json"));
+  for (nlohmann::json& task : begun.at("tasks"))  // a run that was stopped behind its training has fitted them already, and fits them again
+    if (task.contains("calibration")) task["calibration"].erase("statistics");
+  unchanged(begun == nlohmann::json(htl::to_json(tasks)), "tasks or their labels' statistics");
   const std::string* const rows = found->metadata.find("rows");
   unchanged(rows && *rows == fingerprint_, "training or validation rows");
   for (const std::string& sentence : found->damaged) warnings_.push_back(sentence + "; going on from the checkpoint before it");

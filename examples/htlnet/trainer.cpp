@@ -2,6 +2,7 @@
 #include "trainer.hpp"
 
 #include "data/padding.hpp"
+#include "optimizers.hpp"
 
 #include <htl/optim/clip.hpp>
 
@@ -42,26 +43,6 @@ class Autocast {
   torch::ScalarType previous_ = torch::kFloat;
 };
 
-htl::AnySchedule schedule_of(const TrainOptions& options, double rate, int64_t steps) {
-  const int64_t rest = std::max<int64_t>(1, steps - 1 - options.warmup);
-  if (options.decay == "linear") return htl::WarmUp{options.warmup, htl::LinearDecay{rate, rest, 0.0}};
-  if (options.decay == "cosine") return htl::WarmUp{options.warmup, htl::CosineDecay{rate, rest, 0.0}};
-  return htl::WarmUp{options.warmup, htl::ConstantRate{rate}};
-}
-
-std::variant<htl::RowAdagrad, htl::LazyAdam> row_optimizer_of(const htl::RowTables& tables, const TrainOptions& options) {
-  if (options.row_optimizer == "lazy_adam") return htl::LazyAdam(tables, {.lr = options.row_lr, .weight_decay = options.row_weight_decay});
-  return htl::RowAdagrad(tables, {.lr = options.row_lr, .weight_decay = options.row_weight_decay, .elementwise = options.row_optimizer == "adagrad"});
-}
-
-std::unique_ptr<htl::WeightAverage> average_of(const std::string& wanted, const htl::RowTables& tables, const std::vector<torch::Tensor>& parameters,
-                                               int64_t steps_per_epoch) {
-  if (wanted == "none") return nullptr;
-  if (wanted == "mean")
-    return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = 0.0, .start = steps_per_epoch, .every = 1});
-  return std::make_unique<htl::WeightAverage>(tables, parameters, htl::WeightAverageOptions{.decay = average_decay(wanted)});
-}
-
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
 /// The rows of a batch in some near equal parts; itself where one is asked for.
@@ -85,14 +66,14 @@ Trainer::Trainer(HtlNet net, htl::TaskSet tasks, const Options& options, int64_t
       tasks_(std::move(tasks)),
       options_(options),
       device_(net_->embedding->weight.device()),
-      id_dropout_(net_->embedding->options.sizes(), options.train.id_dropout),
+      id_dropout_(net_->embedding->options.sizes(), options.train.id_dropout, device_),
       loss_(tasks_),
       dense_parameters_(htl::dense_parameters(*net_)),
       tables_(net_->embedding),
       rows_(row_optimizer_of(tables_, options.train)),
       dense_(dense_parameters_,
              {.lr = options.train.dense_lr, .weight_decay = options.train.weight_decay, .decoupled_weight_decay = options.train.dense_optimizer == "adamw"}),
-      average_(average_of(options.train.average, tables_, dense_parameters_, steps_per_epoch)),
+      average_(average_of(options.train, tables_, dense_parameters_, steps_per_epoch)),
       row_rate_(schedule_of(options.train, options.train.row_lr, options.train.epochs * steps_per_epoch)),
       dense_rate_(schedule_of(options.train, options.train.dense_lr, options.train.epochs * steps_per_epoch)),
       bad_step_(torch::zeros({tasks_.size()}, torch::TensorOptions(torch::kLong).device(device_))),
@@ -120,6 +101,7 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
     std::vector<torch::Tensor> own;
     for (const auto& [name, loss] : losses.back().values) own.push_back(loss.detach());
     values.push_back(torch::stack(own));
+    if (net_->balancer) losses.back() = net_->balancer(losses.back());
   }
   StepResult result;
   result.losses = values.size() == 1 ? values.front() : torch::stack(values).mean(0);
@@ -145,6 +127,10 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
     const torch::NoGradGuard no_grad;
     adjuster->observe(losses_of(batch));
   }
+  if (net_->balancer && net_->balancer->method().observes()) {
+    const torch::NoGradGuard no_grad;
+    net_->balancer->observe(losses_of(batch));
+  }
   ++step_;
   return result;
 }
@@ -169,6 +155,10 @@ void Trainer::read_losses(const StepResult& result, nlohmann::json& line) {
   check_finite(bad_step_.eq(0).all());
   const std::vector<double> losses = numbers(result.losses);
   for (int64_t t = 0; t < tasks_.size(); ++t) line["losses"][tasks_[t].name()] = losses[static_cast<size_t>(t)];
+  if (net_->balancer) {
+    const std::vector<double> weights = numbers(net_->balancer->weights());
+    for (int64_t t = 0; t < tasks_.size(); ++t) line["loss_weights"][tasks_[t].name()] = weights[static_cast<size_t>(t)];
+  }
   line["row_lr"] = row_rate_(step_ - 1);
   line["dense_lr"] = dense_rate_(step_ - 1);
   if (result.gradient_norm.defined()) line["gradient_norm"] = numbers(result.gradient_norm).front();
@@ -305,6 +295,7 @@ void Trainer::end_epoch(const htl::BatchLoader& train, const htl::TableData& val
   }
   averaged.reset();
   result_.epochs = epoch;
+  if (net_->balancer) net_->balancer->end_epoch();
   hooks.checkpoint(step_);
 }
 

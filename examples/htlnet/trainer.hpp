@@ -54,7 +54,7 @@ class Trainer {
 
   /// What a step leaves to read; nothing is read back.
   struct StepResult {
-    torch::Tensor losses;  // [T]
+    torch::Tensor losses;  // [T], without the balancer's weights
     std::optional<htl::GradientReport> report;
     torch::Tensor gradient_norm;  // undefined without clipping
   };

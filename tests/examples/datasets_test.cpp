@@ -7,10 +7,9 @@
 
 #include <htl/io/atomic_file.hpp>
 
-#include <support/seeded.hpp>
+#include <support/data_files.hpp>
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -25,48 +24,21 @@ namespace {
 
 using htl::FeatureMap;
 using htl::FieldKind;
+using htl::test::Files;
 using htl::test::Random;
+using htl::test::real_data;
 using htl::test::same_bits;
 using htl::test::sentence_of;
 using htlnet::CsvSchema;
 using htlnet::Dataset;
 using htlnet::load_kuairand;
 
-class Files : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("htl_datasets_test_" + std::to_string(::getpid()));
-    std::filesystem::create_directories(folder_);
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  std::string write(const std::string& name, const std::string& text) const {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return (folder_ / name).string();
-  }
-  // What a call says, with the folder's name taken out.
-  template <class Call>
-  std::string said(const Call& call) const {
-    std::string text = sentence_of(call);
-    for (size_t at; (at = text.find(folder_.string())) != std::string::npos;) text.replace(at, folder_.string().size(), "DIR");
-    return text;
-  }
-  std::filesystem::path folder_;
-};
 class KuaiRand : public Files {};
 class CsvDataset : public Files {};
 
 double mean_of(const at::Tensor& t) { return t.to(at::kDouble).mean().item<double>(); }
 
 // ---- KuaiRand ----
-
-std::string data_directory() {
-  if (const char* set = std::getenv("HTL_DATA_DIR")) return std::string(set) + "/kuairand_pure";
-#ifdef HTL_DEFAULT_DATA_DIR
-  return std::string(HTL_DEFAULT_DATA_DIR) + "/kuairand_pure";
-#else
-  return "";
-#endif
-}
 
 const std::string log_header =
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,play_time_ms,duration_ms,profile_stay_time,"
@@ -197,13 +169,13 @@ TEST_F(KuaiRand, BadInputGetsASentence) {
 }
 
 TEST_F(KuaiRand, TheRealRowsAreAllThereOnceAndSplitByDay) {
-  if (!std::filesystem::is_directory(data_directory())) GTEST_SKIP() << "no KuaiRand in \"" << data_directory() << "\"; set HTL_DATA_DIR";
-  const Dataset data = load_kuairand(data_directory(), "2022-04-25:2022-05-02", "2022-05-03", "2022-05-04");
+  if (!std::filesystem::is_directory(real_data("kuairand_pure"))) GTEST_SKIP() << "no KuaiRand in \"" << real_data("kuairand_pure") << "\"; set HTL_DATA_DIR";
+  const Dataset data = load_kuairand(real_data("kuairand_pure"), "2022-04-25:2022-05-02", "2022-05-03", "2022-05-04");
   EXPECT_EQ(data.train.rows(), 131474);  // counted by pandas, after drop_duplicates
   EXPECT_EQ(data.valid.rows(), 18581);
   EXPECT_EQ(data.test.rows(), 17226);
-  EXPECT_EQ(load_kuairand(data_directory(), "2022-04-09:2022-04-24", "", "").train.rows() +
-                load_kuairand(data_directory(), "2022-04-25:2022-05-04", "", "").train.rows(),
+  EXPECT_EQ(load_kuairand(real_data("kuairand_pure"), "2022-04-09:2022-04-24", "", "").train.rows() +
+                load_kuairand(real_data("kuairand_pure"), "2022-04-25:2022-05-04", "", "").train.rows(),
             171671 + 1311 - 4404);
   EXPECT_NEAR(mean_of(data.train.labels()["watch_time"].value), 21.85093681640476, 1e-6);
   EXPECT_NEAR(mean_of(data.train.labels()["click"].value), 0.450705, 1e-6);
@@ -227,8 +199,8 @@ TEST_F(KuaiRand, TheRealRowsAreAllThereOnceAndSplitByDay) {
 }
 
 TEST_F(KuaiRand, NothingThatIsKnownOnlyAfterTheExposureIsAFeature) {
-  if (!std::filesystem::is_directory(data_directory())) GTEST_SKIP() << "no KuaiRand in \"" << data_directory() << "\"; set HTL_DATA_DIR";
-  const Dataset data = load_kuairand(data_directory(), "2022-04-25:2022-04-26", "", "");
+  if (!std::filesystem::is_directory(real_data("kuairand_pure"))) GTEST_SKIP() << "no KuaiRand in \"" << real_data("kuairand_pure") << "\"; set HTL_DATA_DIR";
+  const Dataset data = load_kuairand(real_data("kuairand_pure"), "2022-04-25:2022-04-26", "", "");
   for (const std::string banned : {"play_time_ms", "profile_stay_time", "comment_stay_time", "is_click", "is_like", "is_follow", "is_comment", "is_forward",
                                    "is_hate", "long_view", "is_profile_enter", "time_ms", "watch_time", "click"})
     for (const std::string& name : data.features.names()) EXPECT_NE(name, banned);

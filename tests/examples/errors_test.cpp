@@ -25,6 +25,11 @@ std::string replaced(std::string text, const std::string& piece, const std::stri
   return at == std::string::npos ? text : text.replace(at, piece.size(), instead);
 }
 
+std::string replaced_all(std::string text, const std::string& piece, const std::string& instead) {
+  for (size_t at = 0; (at = text.find(piece, at)) != std::string::npos; at += instead.size()) text.replace(at, piece.size(), instead);
+  return text;
+}
+
 class ProgramErrors : public htl::test::ProgramTest {
  protected:
   void SetUp() override {
@@ -180,6 +185,23 @@ TEST_F(ProgramErrors, AdjustersThatAreNoneOrDoNotFitTheTasks) {
   EXPECT_TRUE(contains(refused(train + "--adjuster krum:byzantine=2"), "htl::Krum: expected at least byzantine + 3 = 5 tasks, got 3"));
   EXPECT_TRUE(contains(refused(train + "--adjuster constant:weights=1;2"), "htl::Constant: expected"));
   EXPECT_TRUE(contains(refused(train + "--adjuster sum --alpha 0.5", 2), "--alpha is for --adjuster core_task, got --adjuster sum"));
+}
+
+TEST_F(ProgramErrors, LossesBalancersAndCalibratorsThatAreNoneOrDoNotFitTheTasks) {
+  EXPECT_TRUE(contains(refused(train + "--loss time", 2), "--loss expected TASK=LOSS[:option=value,…][@TRANSFORM], several with | between them, got \"time\""));
+  EXPECT_TRUE(contains(refused(train + "--loss time=hubber", 2), "did you mean \"huber\"?"));
+  EXPECT_TRUE(contains(refused(train + "--loss time=huber@log2p", 2), "did you mean \"log1p\"?"));
+  EXPECT_TRUE(contains(refused(train + "--loss tim=huber"), "--loss names the task \"tim\", which the data don't have; did you mean \"time\"?"));
+  EXPECT_TRUE(contains(refused(train + "--loss click=huber"), "the loss \"huber\" is not for a binary task as \"click\" is"));
+  EXPECT_TRUE(contains(refused(train + "--loss click=focal@log1p"), "only a regression's label can be transformed by \"log1p\""));
+  EXPECT_TRUE(contains(refused(train + "--loss time=ziln@log1p"), "log1p"));
+  EXPECT_TRUE(contains(refused(train + "--balancer uncertanty", 2), "did you mean \"uncertainty\"?"));
+  EXPECT_TRUE(
+      contains(refused(train + "--adjuster famo --balancer dwa"), "--adjuster famo compares the losses before and after a step, which --balancer dwa changes"));
+  EXPECT_TRUE(contains(refused(train + "--calibrate click=plat", 2), "did you mean \"platt\"?"));
+  EXPECT_TRUE(contains(refused(train + "--calibrate time=platt"), "the calibrator \"platt\" is not for a regression task as \"time\" is"));
+  write("data/rows.csv", replaced_all(good_rows(), ",valid,", ",test,"));
+  EXPECT_TRUE(contains(refused(train + "--calibrate click=platt"), "--calibrate is fitted to validation rows, and there are none"));
 }
 
 TEST_F(ProgramErrors, WeightsThatAreDamagedOrOfAnotherModel) {

@@ -274,6 +274,21 @@ TEST_F(KuaiRandLog, StatisticsAreOfStrictlyEarlierRowsOrDays) {
   EXPECT_TRUE(same_bits(again.test.all().numeric, rows.test.all().numeric)) << "a finished run sees in a test row what its training saw";
 }
 
+TEST_F(KuaiRandLog, StatisticsKnowARowThatIsEarlierByItsClockWhateverItsDate) {
+  write_log(rows_);
+  const Dataset before = load(TargetRows::earlier_rows), days = load(TargetRows::earlier_days);
+  std::vector<LogRow> more = rows_;
+  more.push_back({"u1", "v1", "20220428", midnight + 49 * hour, 1, "1000"});  // after every part by its date, before the test rows by its clock
+  write_log(more);
+  const Dataset after = load(TargetRows::earlier_rows, &before.features);
+  for (const int64_t row : {0, 1, 2})
+    EXPECT_FLOAT_EQ(std::expm1(number(after, after.test, row, "user.count")), std::expm1(number(before, before.test, row, "user.count")) + 1.0F) << row;
+  EXPECT_TRUE(same_bits(load(TargetRows::earlier_days, &days.features).test.all().numeric, days.test.all().numeric)) << "it is of the test rows' day";
+  more.back().time = midnight + 52 * hour;
+  write_log(more);
+  EXPECT_TRUE(same_bits(load(TargetRows::earlier_rows, &before.features).test.all().numeric, before.test.all().numeric)) << "later than all of them";
+}
+
 TEST_F(KuaiRandLog, NoLabelOfARowOrOfALaterOneIsInItsFeatures) {
   write_log(rows_);
   for (const TargetRows which : {TargetRows::earlier_rows, TargetRows::earlier_days}) {

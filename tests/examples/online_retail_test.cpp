@@ -60,6 +60,8 @@ TEST_F(OnlineRetail, ASnapshotIsOfTheRowsBeforeTheCutOffAndItsLabelsOfTheHorizon
   EXPECT_TRUE(same_bits(data.train.labels()["spend"].value, at::tensor({9.5F, 0.0F}))) << "the first moment belongs to the horizon, the last does not; gross";
   EXPECT_TRUE(same_bits(data.valid.labels()["buy"].value, at::tensor({0.0F, 0.0F})));
   EXPECT_EQ(data.test.labels().context["cut_off"][0].item<int64_t>(), 2);
+  EXPECT_TRUE(same_bits(data.valid.labels().context["user"], at::tensor({0, 1}, at::kInt))) << "the customers 17 and 18, in every part";
+  EXPECT_TRUE(same_bits(data.test.labels().context["user"], at::tensor({0, 1, 2}, at::kInt)));
 
   const auto number = [&](int64_t row, const std::string& name) {
     const auto& names = htlnet::online_retail::number_names;
@@ -166,6 +168,10 @@ TEST_F(OnlineRetail, AHorizonThatALaterPartCutsShortIsRefused) {
       load("2011-02-01", "", ""),
       "htlnet: the horizon of the cut-off 2011-02-01 ends on 2011-05-02, and the rows in \"DIR\" end on 2011-04-30: its labels would be cut short; take an "
       "earlier cut-off or a shorter --horizon");
+  EXPECT_EQ(load("2011-02-01", "", "", 88), "no error") << "the horizon ends at the first moment of 04-30, which the last row is of";
+  EXPECT_EQ(load("2011-02-01", "", "", 89).substr(0, 136),
+            "htlnet: the horizon of the cut-off 2011-02-01 ends on 2011-05-01, and the rows in \"DIR\" end on 2011-04-30: its labels would be cut short")
+      << "of its last day nothing is known but the first moment";
   EXPECT_EQ(load("2011-01-01", "", "", 30), "htlnet: expected training rows, found no customer before 2011-01-01 in \"DIR\"");
   EXPECT_EQ(load("2011-01-01", "", "", 0), "htlnet: expected a horizon of 1 to 36500 days, got 0");
   const Dataset fitted = small_retail(folder_.string());

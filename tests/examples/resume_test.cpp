@@ -22,6 +22,7 @@ using htl::test::contains;
 using htl::test::same_bits;
 
 using htl::test::Ended;
+using htl::test::words;
 
 class Resume : public htl::test::ProgramTest {
  protected:
@@ -36,6 +37,14 @@ class Resume : public htl::test::ProgramTest {
     arguments.push_back("--output");
     arguments.push_back(folder.path(output).string());
     return run(std::move(arguments), {}, signal, after);
+  }
+  /// Runs it anew until its first checkpoint stands, and sends the signal there.
+  Ended into_until_saved(const std::string& output, std::vector<std::string> arguments, int signal) const {
+    fs::remove_all(folder.path(output));
+    arguments.push_back("--output");
+    arguments.push_back(folder.path(output).string());
+    const htl::Checkpoints checkpoints(folder.path(output) / "checkpoints");
+    return run_until([&] { return !checkpoints.list().empty(); }, signal, std::move(arguments));
   }
   std::vector<nlohmann::json> metrics(const std::string& output) const {
     std::ifstream file(folder.path(output) / "metrics.jsonl");
@@ -72,6 +81,30 @@ class Resume : public htl::test::ProgramTest {
       EXPECT_TRUE(same_bits(tensor, of_b->tensors[name])) << name;
     }
     EXPECT_EQ(metrics(a), metrics(b));
+  }
+  /// A small run with a checkpoint every four steps.
+  static std::vector<std::string> step_by_step(std::vector<std::string> more) {
+    std::vector<std::string> arguments = words(
+        "train --dataset synthetic --rows 2000 --epochs 2 --batch-size 128 --tower 8 --threads 1 --patience 0 --log-every 3 --checkpoint-every 4 "
+        "--keep-checkpoints 3 --quiet --resume");
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  }
+  /// Trains into "straight", and into "resumed" from two checkpoints before the end.
+  void expect_the_same_from_an_earlier_checkpoint(const std::vector<std::string>& more) const {
+    const std::vector<std::string> arguments = step_by_step(more);
+    fs::remove_all(folder.path("straight"));
+    fs::remove_all(folder.path("resumed"));
+    const Ended end = into("straight", arguments);
+    ASSERT_EQ(end.status, 0) << end.text;
+    fs::copy(folder.path("straight"), folder.path("resumed"), fs::copy_options::recursive);
+    fs::remove(folder.path("resumed") / "summary.json");
+    const auto list = htl::Checkpoints(folder.path("resumed") / "checkpoints").list();
+    ASSERT_EQ(list.size(), 3U);
+    for (size_t newest = 0; newest < 2; ++newest) fs::remove(list[newest].second);
+    const Ended again = into("resumed", arguments);
+    ASSERT_EQ(again.status, 0) << again.text;
+    expect_same_state("straight", "resumed");
   }
   void expect_same_run(const std::string& a, const std::string& b) const {
     expect_same_state(a, b);
@@ -126,14 +159,9 @@ TEST_F(Resume, AfterKillsAtAnyMomentEndsBitByBitAsIfNothingHadHappened) {
 
 TEST_F(Resume, AfterCtrlCGoesOnFromTheStepThatItSaved) {
   ASSERT_EQ(into("straight", small()).status, 0);
-  const auto whole = std::chrono::milliseconds(100);
   Ended end{};
-  for (int attempt = 1; attempt < 40; ++attempt) {  // it must come while the program trains
-    fs::remove_all(folder.path("stopped"));
-    end = into("stopped", small(), attempt % 2 == 0 ? SIGINT : SIGTERM, whole * attempt);
-    if (end.text.find("--resume goes on from there") != std::string::npos) break;
-    if (end.status == 0) attempt = 0;
-  }
+  for (int attempt = 0; attempt < 40 && end.text.find("--resume goes on from there") == std::string::npos; ++attempt)  // it may end before the signal comes
+    end = into_until_saved("stopped", small(), attempt % 2 == 0 ? SIGINT : SIGTERM);
   ASSERT_TRUE(contains(end.text, "htlnet: stopped after step ")) << end.status;
   EXPECT_TRUE(end.status == 130 || end.status == 143) << end.status;
   const auto found = htl::Checkpoints(folder.path("stopped") / "checkpoints").newest();
@@ -163,18 +191,13 @@ TEST_F(Resume, AfterCtrlCGoesOnFromTheStepThatItSaved) {
 TEST_F(Resume, OfAWarmStartEndsAsOneThatWasNeverStoppedAndTakesTheEarlierRunOverOnce) {
   ASSERT_EQ(into("earlier", small("--seed 3")).status, 0);
   const std::vector<std::string> words = small("--resume --warm-start " + folder.path("earlier").string());
-  const auto start = std::chrono::steady_clock::now();
   ASSERT_EQ(into("straight", words).status, 0);
-  const auto whole = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start);
   ASSERT_TRUE(fs::exists(folder.path("straight") / "warm_start.json"));
-  for (int attempt = 0; htl::Checkpoints(folder.path("stopped") / "checkpoints").list().empty() || fs::exists(folder.path("stopped") / "summary.json");
-       ++attempt) {  // it must be killed between its first checkpoint and its end
-    ASSERT_LT(attempt, 40);
-    fs::remove_all(folder.path("stopped"));
-    into("stopped", words, SIGKILL, whole * (50 + attempt % 10 * 5) / 100);
-  }
+  Ended end{};
+  for (int attempt = 0; attempt < 40 && end.status != 128 + SIGKILL; ++attempt) end = into_until_saved("stopped", words, SIGKILL);
+  ASSERT_EQ(end.status, 128 + SIGKILL) << end.text;
   fs::rename(folder.path("earlier"), folder.path("gone"));
-  Ended end = into("stopped", small("--resume --warm-start gone"));
+  end = into("stopped", small("--resume --warm-start gone"));
   EXPECT_EQ(end.status, 1);
   EXPECT_TRUE(contains(end.text, "htlnet: --warm-start \"gone\" contradicts the run in"));
   end = into("stopped", {"train", "--resume"});
@@ -223,21 +246,49 @@ TEST_F(Resume, WithEveryAdjusterGoesOnFromWhatItRemembers) {
     if (name == "constant") name += ":weights=1;2;0.5";
     if (name == "cr_mogm") name += ":inner=gradvac";
     SCOPED_TRACE(name);
-    const auto arguments = words("train --dataset synthetic --rows 2000 --epochs 2 --batch-size 128 --tower 8 --threads 1 --patience 0 --log-every 3 " +
-                                 std::string("--checkpoint-every 4 --keep-checkpoints 3 --quiet --resume --adjuster ") + name);
-    fs::remove_all(folder.path("straight"));
-    fs::remove_all(folder.path("resumed"));
-    const Ended end = into("straight", arguments);
-    ASSERT_EQ(end.status, 0) << end.text;
-    fs::copy(folder.path("straight"), folder.path("resumed"), fs::copy_options::recursive);
-    fs::remove(folder.path("resumed") / "summary.json");
-    const auto list = htl::Checkpoints(folder.path("resumed") / "checkpoints").list();
-    ASSERT_EQ(list.size(), 3U);
-    for (size_t newest = 0; newest < 2; ++newest) fs::remove(list[newest].second);
-    const Ended again = into("resumed", arguments);
-    ASSERT_EQ(again.status, 0) << again.text;
-    expect_same_state("straight", "resumed");
+    expect_the_same_from_an_earlier_checkpoint({"--adjuster", name});
   }
+}
+
+TEST_F(Resume, WithBalancersAndLossesGoesOnFromWhatTheyRememberAndLearn) {
+  for (const char* balancer : {"uncertainty", "dwa", "famo", "stch"}) {
+    SCOPED_TRACE(balancer);
+    expect_the_same_from_an_earlier_checkpoint({"--balancer", balancer, "--loss", "watch_time=bucket_softmax:buckets=6|long_view=focal"});
+    const std::vector<nlohmann::json> lines = metrics("straight");
+    std::vector<nlohmann::json> weights;
+    for (const nlohmann::json& line : lines)
+      if (line["kind"] == "step") weights.push_back(line.at("loss_weights"));
+    ASSERT_GT(weights.size(), 4U);
+    EXPECT_NE(weights.back(), weights.front());
+    const nlohmann::json tasks = htl::read_json(folder.path("straight") / "tasks.json").at("tasks");
+    EXPECT_EQ(tasks.at(1).at("losses").at(0).at("name"), "focal");
+    EXPECT_EQ(tasks.at(2).at("losses").at(0).at("name"), "bucket_softmax");
+  }
+}
+
+TEST_F(Resume, OfACalibratedRunFitsItsCalibratorsOnceMoreAndPredictsByThem) {
+  expect_the_same_from_an_earlier_checkpoint({"--calibrate", "click=platt|watch_time=scale"});
+  const nlohmann::json calibrated = htl::read_json(folder.path("straight") / "tasks.json");
+  EXPECT_EQ(calibrated, htl::read_json(folder.path("resumed") / "tasks.json"));
+  const std::vector<std::string> small_run = step_by_step({"--adjuster", "core_task"});
+  ASSERT_EQ(into("plain", small_run).status, 0);
+  const auto test_of = [&](const std::string& run) { return htl::read_json(folder.path(run) / "summary.json").at("test"); };
+  const nlohmann::json with = test_of("straight"), without = test_of("plain");
+  for (const char* order : {"auc", "rows"}) EXPECT_EQ(with["click"][order], without["click"][order]);
+  EXPECT_NE(with["click"]["log_loss"], without["click"]["log_loss"]);
+  EXPECT_NE(with["watch_time"]["calibration_ratio"], without["watch_time"]["calibration_ratio"]);
+  EXPECT_EQ(with["long_view"], without["long_view"]);
+  const double scale = calibrated.at("tasks").at(2).at("calibration").at("statistics").at("scale").get<double>();
+  const auto mean_of = [&](const std::string& run) {
+    EXPECT_EQ(this->run({"predict", "--run", folder.path(run).string(), "--output", folder.path(run + ".csv").string(), "--threads", "1"}).status, 0);
+    std::ifstream file(folder.path(run + ".csv"));
+    std::string line;
+    std::getline(file, line);
+    double sum = 0.0;
+    while (std::getline(file, line)) sum += std::stod(line.substr(line.rfind(',') + 1));
+    return sum;
+  };
+  EXPECT_NEAR(mean_of("straight") / mean_of("plain"), scale, 1e-4 * scale);
 }
 
 }  // namespace

@@ -6,9 +6,9 @@
 #include <examples/htlnet/data/dataset.hpp>
 
 #include <support/seeded.hpp>
+#include <support/temporary_folder.hpp>
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -22,12 +22,11 @@ namespace htl::test {
 /// @brief A test with a folder of its own, which is removed after it.
 class Files : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("htl_data_files_" + std::to_string(::getpid()));
-    std::filesystem::create_directories(folder_);
+  /// @brief Writes a file, and gives its path.
+  std::string write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return (folder_ / name).string();
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name, std::ios::binary) << text; }
   /// @brief What a call says, with the folder's name taken out.
   template <class Call>
   std::string said(const Call& call) const {
@@ -35,7 +34,12 @@ class Files : public ::testing::Test {
     for (size_t at; (at = text.find(folder_.string())) != std::string::npos;) text.replace(at, folder_.string().size(), "DIR");
     return text;
   }
-  std::filesystem::path folder_;
+
+ private:
+  TemporaryFolder temporary_;
+
+ protected:
+  const std::filesystem::path folder_ = temporary_.path();
 };
 
 /// @brief Where a real data set is, if it is there; tests that need it skip where it is not.

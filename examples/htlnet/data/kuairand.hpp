@@ -37,8 +37,9 @@ inline std::array<std::optional<DateRange>, 3> kuairand_days(const std::string& 
 /// (video_id, author_id, video_type, upload_type, video_duration, music_id, music_type, tag), context 4 (weekday, hour, tab, is_rand).
 /// follow_user_num, fans_user_num, friend_user_num, register_days and video_duration are bucketised, all others are categorical. What is known only
 /// after the exposure (play time, stay times, the user's other reactions) is no feature. Vocabularies and edges come from training rows only.
-/// Options add fields: the user's history (three lists of videos; an id counts once a user of the training rows, and each list is a mean of its ids), which a
-/// row has if all of it is older than the row; and target statistics of earlier rows of the logs, whichever part those belong to, if any.
+/// Options add fields: the user's history (three lists of videos; those of a user of the training rows count once, however many rows he has, and each list is
+/// a mean of its ids), which a row has if all of it is older than the row; and target statistics of all earlier rows of the logs by their clock, whichever part
+/// and day those belong to.
 /// Context columns: duration (seconds), user and tab (groups). Files, columns and labels are checked; a split without rows is an error.
 /// @param directory where the files are
 /// @param train_dates "YYYY-MM-DD" or "YYYY-MM-DD:YYYY-MM-DD", both days included
@@ -71,7 +72,6 @@ class Reader {
       statistics_.emplace(options.target_rows, options.target_strength);
       numbers_.emplace(statistics_->names(), options.numbers, options.buckets, options.statistics);
     }
-    for (const std::optional<DateRange>& days : splits_) last_wanted_ = std::max(last_wanted_, days ? days->last : 0);
     for (const std::string& path : csv_files(directory_, "log_standard_")) read_log(path);
     for (size_t s = 0; s < 3; ++s)
       HTL_CHECK(!splits_[s] || rows_[s].click.size() > 0, "htlnet: expected ", split_names[s], " rows of the days ", splits_[s]->first, " to ",
@@ -110,7 +110,8 @@ class Reader {
       last_day_ = std::max(last_day_, day);
       size_t s = 0;
       while (s < 3 && !(splits_[s] && splits_[s]->contains(day))) ++s;
-      if ((s == 3 && !(statistics_ && day <= last_wanted_)) || !seen_.add(reader.row_text())) continue;
+      // what is in no part counts in statistics where its clock is earlier, whatever its date says
+      if ((s == 3 && !statistics_) || !seen_.add(reader.row_text())) continue;
       const int64_t time = reader.integer(hourmin);
       if (time < 0 || time >= 2400) reader.fail(hourmin, "a time HHMM");
       const int64_t milliseconds = history_ || statistics_ ? reader.integer(clock) : 0;
@@ -223,7 +224,7 @@ class Reader {
   std::optional<NumberColumns> numbers_;
   std::array<at::Tensor, 3> values_;  // of the statistics, by part
   SeenRows seen_;
-  int64_t first_day_ = 99999999, last_day_ = 0, last_wanted_ = 0;
+  int64_t first_day_ = 99999999, last_day_ = 0;
 };
 
 }  // namespace kuairand

@@ -56,8 +56,8 @@ inline std::array<CutOffs, 3> online_retail_cut_offs(const std::string& train, c
 /// of the last order and those most often bought. Labels are made of the rows in [cut-off, cut-off + horizon) only: `buy`, whether any is a purchase (quantity
 /// and unit price positive), and `spend`, the amount of the purchases, ≥ 0, in the log's unit. Cancellations are not taken off: many undo a purchase of before
 /// the cut-off, which would make a spend negative that nobody could have foreseen.
-/// A row's group is its cut-off ("cut_off"). Vocabularies, edges and means come from training rows only. Rows by cut-off, then in the order of customers' first
-/// rows.
+/// A row's group is its cut-off ("cut_off"); the context column "user" tells whose it is, a number in the order of customers' first rows. Vocabularies, edges
+/// and means come from training rows only. Rows by cut-off, then in the order of customers' first rows.
 /// @param directory where the files are
 /// @param train,valid,test as in online_retail_cut_offs()
 /// @param options see there
@@ -79,9 +79,9 @@ inline std::string day_text(std::chrono::sys_days day) {
 inline int64_t seconds_of(std::chrono::sys_days day) { return day.time_since_epoch().count() * day_seconds; }
 
 struct Rows {
-  Chunks<int32_t> country, month, cut_off;   // codes; the last one is a position in the group's texts
-  std::vector<int32_t> last, most;           // codes of products, row after row
-  std::vector<size_t> last_ends, most_ends;  // where each row's end
+  Chunks<int32_t> country, month, cut_off, user;  // codes; the last two are positions in the group's texts and in the log's customers
+  std::vector<int32_t> last, most;                // codes of products, row after row
+  std::vector<size_t> last_ends, most_ends;       // where each row's end
   Chunks<float> numbers, buy, spend;
   size_t count = 0;
 };
@@ -123,8 +123,8 @@ class Reader {
 
   void check_horizon(const std::string& directory, std::chrono::sys_days day) const {
     const std::chrono::sys_days end = day + std::chrono::days(options_.horizon_days);
-    HTL_CHECK(!options_.labels || log_.last_time >= seconds_of(end - std::chrono::days(1)), "htlnet: the horizon of the cut-off ", day_text(day), " ends on ",
-              day_text(end), ", and the rows in \"", directory, "\" end on ",
+    HTL_CHECK(!options_.labels || log_.last_time >= seconds_of(end), "htlnet: the horizon of the cut-off ", day_text(day), " ends on ", day_text(end),
+              ", and the rows in \"", directory, "\" end on ",
               log_.last_time < log_.first_time
                   ? "no day"
                   : day_text(std::chrono::floor<std::chrono::days>(std::chrono::sys_seconds(std::chrono::seconds(log_.last_time)))),
@@ -136,13 +136,15 @@ class Reader {
     const int32_t group = static_cast<int32_t>(groups_.size()),
                   month = month_.encode(std::to_string(static_cast<unsigned>(std::chrono::year_month_day(day).month())));
     groups_.push_back(day_text(day));
-    for (const std::vector<Event>& customer : log_.customers) {
+    for (size_t c = 0; c < log_.customers.size(); ++c) {
+      const std::vector<Event>& customer = log_.customers[c];
       const std::span<const Event> before = Log::within(customer, std::numeric_limits<int64_t>::min(), cut_off),
                                    after = Log::within(customer, cut_off, cut_off + options_.horizon_days * day_seconds);
       if (before.empty()) continue;
       const Snapshot snapshot = snapshot_of(before, cut_off);
       ++rows.count;
       rows.cut_off.push_back(group);
+      rows.user.push_back(static_cast<int32_t>(c));
       rows.month.push_back(month);
       rows.country.push_back(country_.encode(log_.countries.text(snapshot.country)));
       for (const int32_t product : snapshot.last_products) rows.last.push_back(last_.encode(log_.products.text(product)));
@@ -197,7 +199,7 @@ class Reader {
     all.fields = writer.finish();
     all.numeric = numbers_.numeric(values);
     if (options_.labels) all.labels.set("buy", {rows.buy.to_tensor()}).set("spend", {rows.spend.to_tensor()});
-    all.labels.context.set("cut_off", rows.cut_off.to_tensor());
+    all.labels.context.set("cut_off", rows.cut_off.to_tensor()).set("user", rows.user.to_tensor());
     return htl::TableData(std::move(all));
   }
 

@@ -24,8 +24,8 @@ namespace htlnet {
 /// for n = 0 with strength 0, the mean is NaN: missing. A negative key is none: its means are NaN and so is its count. Sums are in float64, in the order of
 /// rows.
 ///
-/// **Source.** Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD Explorations 3(1), 2001, with equation (4)'s
-/// weight n / (n + strength). There the means are of all training rows, the row itself among them; here of earlier ones.
+/// **Source.** Micci-Barreca, "A preprocessing scheme for high-cardinality categorical attributes", SIGKDD Explorations 3(1), 2001: the m-probability
+/// estimate, a key's mean with the weight n / (n + m). There the means are of all training rows, the row itself among them; here of earlier ones.
 class TargetStatistics {
  public:
   /// @brief No row seen.

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parts_by_name.hpp"
+
+#include <htl/balance/built_in_balancers.hpp>
+#include <htl/loss/built_in_losses.hpp>
+#include <htl/task/built_in_calibrators.hpp>
+#include <htl/task/built_in_transforms.hpp>
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+#include <vector>
+
+namespace htlnet {
+namespace {
+
+struct Entry {
+  std::string task, part;
+};
+
+/// @param option named in sentences
+/// @param form what a part looks like, for sentences
+std::vector<Entry> entries_of(const std::string& text, const char* option, const char* form) {
+  std::vector<Entry> entries;
+  for (size_t start = 0; start < text.size();) {
+    const size_t end = std::min(text.find('|', start), text.size());
+    const std::string entry = text.substr(start, end - start);
+    const size_t equals = entry.find('=');
+    HTL_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < entry.size() && entry.find(':') > equals, "htlnet: ", option, " expected TASK=", form,
+              ", several with | between them, got \"", entry, "\"");
+    entries.push_back({entry.substr(0, equals), entry.substr(equals + 1)});
+    start = end + 1;
+  }
+  return entries;
+}
+
+/// The tasks, each that is named changed by its part.
+htl::TaskSet changed(const htl::TaskSet& tasks, const std::vector<Entry>& entries, const char* option,
+                     const std::function<htl::TaskSpec(const htl::TaskSpec&, const std::string&)>& change) {
+  std::vector<htl::TaskSpec> specs(tasks.begin(), tasks.end());
+  for (const Entry& entry : entries) {
+    const auto spec = std::find_if(specs.begin(), specs.end(), [&](const htl::TaskSpec& task) { return task.name() == entry.task; });
+    HTL_CHECK(spec != specs.end(), "htlnet: ", option, " names the task \"", entry.task, "\", which the data don't have; did you mean \"",
+              htl::nearest(entry.task, tasks.names()), "\"? Known: ", htl::quoted(tasks.names()));
+    *spec = change(*spec, entry.part);
+  }
+  return htl::TaskSet(std::move(specs));
+}
+
+constexpr const char *loss_option = "--loss", *loss_form = "LOSS[:option=value,…][@TRANSFORM]", *calibrate_option = "--calibrate",
+                     *calibrate_form = "CALIBRATOR[:option=value,…]";
+
+htl::AnyLoss loss_of(const std::string& text) { return htl::built_in_losses().make(htl::parse_spec(text.substr(0, text.find('@')))); }
+
+}  // namespace
+
+htl::TaskSpec with_loss(const htl::TaskSpec& task, const std::string& text) {
+  const size_t at = text.find('@');
+  const htl::AnyLoss loss = loss_of(text);
+  const htl::TaskSpec plain = task.without_losses();
+  if (at != std::string::npos) return plain.transform(htl::built_in_transforms().make(htl::parse_spec(text.substr(at + 1)))).loss(loss);
+  return (loss.in_label_unit() ? plain.transform(htl::no_transform()) : plain).loss(loss);
+}
+
+void check_losses_text(const std::string& text) {
+  for (const Entry& entry : entries_of(text, loss_option, loss_form)) {
+    loss_of(entry.part);
+    if (const size_t at = entry.part.find('@'); at != std::string::npos) htl::built_in_transforms().make(htl::parse_spec(entry.part.substr(at + 1)));
+  }
+}
+void check_calibrators_text(const std::string& text) {
+  for (const Entry& entry : entries_of(text, calibrate_option, calibrate_form)) htl::built_in_calibrators().make(htl::parse_spec(entry.part));
+}
+void check_balancer_text(const std::string& text) {
+  if (text != "none") balancer_of(text);
+}
+
+htl::TaskSet with_losses(const htl::TaskSet& tasks, const std::string& text) {
+  return changed(tasks, entries_of(text, loss_option, loss_form), loss_option, with_loss);
+}
+htl::TaskSet with_calibrators(const htl::TaskSet& tasks, const std::string& text) {
+  return changed(tasks, entries_of(text, calibrate_option, calibrate_form), calibrate_option,
+                 [](const htl::TaskSpec& task, const std::string& part) { return task.calibration(htl::built_in_calibrators().make(htl::parse_spec(part))); });
+}
+bool has_calibrators(const htl::TaskSet& tasks) {
+  return std::any_of(tasks.begin(), tasks.end(), [](const htl::TaskSpec& task) { return static_cast<bool>(task.calibration()); });
+}
+htl::AnyBalance balancer_of(const std::string& text) { return htl::built_in_balancers().make(htl::parse_spec(text)); }
+
+}  // namespace htlnet

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+/// @file parts_by_name.hpp
+/// @brief Losses and calibrators of tasks, and balancers, by what the command line says.
+#pragma once
+
+#include <htl/balance/any_balance.hpp>
+#include <htl/task/task_set.hpp>
+
+#include <string>
+
+namespace htlnet {
+
+/// Whether a text is TASK=PART entries with "|" between them, and each part one that exists.
+/// @throws c10::ValueError with a sentence
+void check_losses_text(const std::string& text);
+void check_calibrators_text(const std::string& text);
+void check_balancer_text(const std::string& text);
+
+/// A task with the loss and the label transform of LOSS[@TRANSFORM] instead of its own. Without a transform a regression keeps its own, or gets none where
+/// the loss works in the label's unit.
+htl::TaskSpec with_loss(const htl::TaskSpec& task, const std::string& text);
+/// The tasks with the losses of TASK=LOSS[@TRANSFORM]|…; the others are as they are.
+htl::TaskSet with_losses(const htl::TaskSet& tasks, const std::string& text);
+/// The tasks with the calibrators, not fitted yet, of TASK=NAME[:option=value,…]|….
+htl::TaskSet with_calibrators(const htl::TaskSet& tasks, const std::string& text);
+/// Whether a task has a calibrator.
+bool has_calibrators(const htl::TaskSet& tasks);
+/// The balancer of NAME[:option=value,…].
+htl::AnyBalance balancer_of(const std::string& text);
+
+}  // namespace htlnet

@@ -51,6 +51,20 @@ class ResampledMetric {
     }
     return metric;
   }
+  /// @brief Spearman's correlation, of average ranks within the resampled rows: as htl::Spearman has it of rows with these weights.
+  static ResampledMetric spearman(std::vector<Row> rows) {
+    std::sort(rows.begin(), rows.end(), [](const Row& a, const Row& b) { return a.label != b.label ? a.label < b.label : a.row < b.row; });
+    ResampledMetric metric(Kind::spearman, rows);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      metric.by_prediction_.push_back(static_cast<int32_t>(i));
+      metric.ends_.push_back(i + 1 == rows.size() || rows[i + 1].label != rows[i].label);
+    }
+    const auto prediction = [&](int32_t i) { return rows[static_cast<size_t>(i)].prediction; };
+    std::vector<int32_t>& order = metric.by_prediction_;
+    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return prediction(a) != prediction(b) ? prediction(a) < prediction(b) : a < b; });
+    for (size_t i = 0; i < order.size(); ++i) metric.prediction_ends_.push_back(i + 1 == order.size() || prediction(order[i + 1]) != prediction(order[i]));
+    return metric;
+  }
   /// @brief The mean of the predictions, which are then losses.
   static ResampledMetric mean(const std::vector<Row>& rows) {
     ResampledMetric metric(Kind::mean, rows);
@@ -62,6 +76,7 @@ class ResampledMetric {
   /// @param counts for each row of the test set
   double operator()(std::span<const uint8_t> counts) const {
     if (kind_ == Kind::auc) return resampled_auc(counts);
+    if (kind_ == Kind::spearman) return resampled_spearman(counts);
     double weight = 0.0, a = 0.0, b = 0.0, bb = 0.0;
     for (size_t i = 0; i < rows_.size(); ++i) {
       const double w = weight_of(i, counts);
@@ -78,7 +93,7 @@ class ResampledMetric {
   }
 
  private:
-  enum class Kind { auc, nrmse, mean };
+  enum class Kind { auc, nrmse, spearman, mean };
   ResampledMetric(Kind kind, const std::vector<Row>& rows) : kind_(kind) {
     const bool weighted = std::any_of(rows.begin(), rows.end(), [](const Row& row) { return row.weight != 1.0; });
     for (const Row& row : rows) {
@@ -105,10 +120,44 @@ class ResampledMetric {
     return positive > 0.0 && negative > 0.0 ? ordered / (positive * negative) : undefined;
   }
 
+  /// Calls visit(place, weight, rank) in an order of places; rows of one run share the mean of their ranks.
+  template <class Order, class Visit>
+  void ranked(std::span<const uint8_t> counts, const std::vector<bool>& ends, const Order& order, const Visit& visit) const {
+    double below = 0.0, weight = 0.0;
+    for (size_t first = 0, i = 0; i < ends.size(); ++i) {
+      weight += weight_of(order(i), counts);
+      if (!ends[i]) continue;
+      for (; first <= i; ++first) visit(order(first), weight_of(order(first), counts), below + 0.5 * weight);
+      below += weight;
+      weight = 0.0;
+    }
+  }
+  double resampled_spearman(std::span<const uint8_t> counts) const {
+    std::vector<double> x(rows_.size());
+    double total = 0.0, xx = 0.0, yy = 0.0, xy = 0.0;
+    const auto in_order = [&](size_t i) { return static_cast<size_t>(by_prediction_[i]); };
+    ranked(counts, prediction_ends_, in_order, [&](size_t place, double weight, double rank) {
+      x[place] = rank;
+      total += weight;
+    });
+    ranked(
+        counts, ends_, [](size_t i) { return i; },
+        [&](size_t place, double weight, double rank) {
+          const double dx = x[place] - 0.5 * total, dy = rank - 0.5 * total;  // average ranks always have the mean total / 2
+          xx += weight * dx * dx;
+          yy += weight * dy * dy;
+          xy += weight * dx * dy;
+        });
+    const double nothing = 1e-24 * total * total * total;  // sums in two orders round differently: what does not vary is not exactly 0
+    return xx > nothing && yy > nothing ? std::clamp(xy / (std::sqrt(xx) * std::sqrt(yy)), -1.0, 1.0) : undefined;
+  }
+
   Kind kind_;
   std::vector<int32_t> rows_;
   std::vector<float> weights_, a_, b_;  // a: positive, squared error or loss; b: label less its mean
-  std::vector<bool> ends_;              // of a run of equal predictions
+  std::vector<bool> ends_;              // of a run of equal predictions; of spearman, whose rows are in the order of labels, of equal labels
+  std::vector<int32_t> by_prediction_;  // of spearman: places in the order of predictions
+  std::vector<bool> prediction_ends_;   // of a run of equal predictions in that order
 };
 
 /// @brief How often each row is drawn in a replicate: its unit's draw from Poisson(1), the same in every model.
@@ -136,20 +185,15 @@ inline std::vector<uint8_t> drawn_rows(uint64_t seed, uint64_t replicate, const 
   return counts;
 }
 
-/// @brief The mean over a model's seeds of a metric, in every replicate.
-/// @param models for each model its seeds' metrics
-/// @returns [model][replicate]; parallel over the replicates, the same for any number of threads
-inline std::vector<std::vector<double>> resample(const std::vector<std::vector<ResampledMetric>>& models, const std::vector<int32_t>& unit_of_row,
-                                                 int64_t units, int64_t replicates, uint64_t seed) {
-  std::vector<std::vector<double>> values(models.size(), std::vector<double>(static_cast<size_t>(replicates), undefined));
+/// @brief A metric of several cells in every replicate.
+/// @returns [cell][replicate]; parallel over the replicates, the same for any number of threads
+inline std::vector<std::vector<double>> resample(const std::vector<ResampledMetric>& cells, const std::vector<int32_t>& unit_of_row, int64_t units,
+                                                 int64_t replicates, uint64_t seed) {
+  std::vector<std::vector<double>> values(cells.size(), std::vector<double>(static_cast<size_t>(replicates), undefined));
   at::parallel_for(0, replicates, 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const std::vector<uint8_t> counts = drawn_rows(seed, static_cast<uint64_t>(r), unit_of_row, units);
-      for (size_t m = 0; m < models.size(); ++m) {
-        double sum = 0.0;
-        for (const ResampledMetric& metric : models[m]) sum += metric(counts);
-        if (!models[m].empty()) values[m][static_cast<size_t>(r)] = sum / static_cast<double>(models[m].size());
-      }
+      for (size_t c = 0; c < cells.size(); ++c) values[c][static_cast<size_t>(r)] = cells[c](counts);
     }
   });
   return values;
@@ -160,6 +204,14 @@ struct Interval {
   double low = undefined, high = undefined;  ///< 95 % of the replicates' differences
   double p = undefined;                      ///< two-sided: twice the smaller share of differences on one side of 0, with one replicate more
 };
+
+/// @brief In every replicate the mean of several cells' values: a kind's over its seeds.
+inline std::vector<double> mean_of(const std::vector<const std::vector<double>*>& cells) {
+  std::vector<double> means(cells.empty() ? 0 : cells.front()->size(), 0.0);
+  for (const std::vector<double>* const cell : cells)
+    for (size_t r = 0; r < means.size(); ++r) means[r] += (*cell)[r] / static_cast<double>(cells.size());
+  return means;
+}
 
 /// @brief The percentile interval of a − b over the replicates in which both are defined; undefined for fewer than 20.
 inline Interval interval_of(const std::vector<double>& a, const std::vector<double>& b) {

@@ -3,43 +3,33 @@
 /// @brief A cell of the grid: one model trained with one seed, its best epoch's metrics and test predictions, and what it cost.
 #pragma once
 
-#include "options.hpp"
-
-#include <examples/htlnet/data/dataset.hpp>
-
-#include <htl/task/task_outputs.hpp>
+#include "measure.hpp"
 
 #include <functional>
 #include <optional>
+#include <string_view>
 
 namespace compare {
 
 /// @brief What a cell came to.
 struct CellResult {
   nlohmann::ordered_json figures;  ///< best epoch, metrics, curve, cost; or `failed`: a sentence
-  htl::Predictions test;           ///< of the test rows, float32; empty where it failed, and of tuning
+  htl::Predictions test;           ///< of the test rows, float32; empty where it failed
 };
 
-/// @brief What all cells share; they only read it.
-struct Setup {
-  const CompareOptions& options;
-  const htlnet::Dataset& data;
-};
-
-/// @brief The tasks of a kind, unfitted: the core regressions with its loss, or its only task.
-htl::TaskSet tasks_of(const htl::TaskSet& tasks, const Kind& kind);
-
-/// @brief The column that --group names, or user or user_id; empty where the data have none.
-/// @throws c10::ValueError if --group names none
-std::string group_column(const CompareOptions& options, const htlnet::Dataset& data);
-
-/// @brief Metrics by task, and of binary tasks `gauc` within groups.
-/// @param group context column; empty = none
-nlohmann::json measure(const htl::TaskSet& tasks, const htl::Predictions& predictions, const htl::Labels& labels, const std::string& group);
+/// @brief Whether LibTorch could not get memory: nothing that a cell is to blame for.
+inline bool is_out_of_memory(const c10::Error& error) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos;
+}
 
 /// @brief Trains a cell on as many threads as LibTorch has, with its default generator seeded by the cell's seed: the same cell gives the same bits.
+///
+/// Its figure memory_mb is what the process grew by at most, over what it had from the process before it: parameters, optimizers and batches, and the code
+/// that it was the first to use.
 /// @param is_asked_to_stop between two steps
 /// @returns nothing if it was asked to stop; a refusal or a loss that is not finite is a result, `failed`
+/// @throws c10::Error or std::bad_alloc where the memory did not suffice: that is no result
 std::optional<CellResult> run_cell(const Setup& setup, const Cell& cell, const std::function<bool()>& is_asked_to_stop);
 
 }  // namespace compare

@@ -14,13 +14,14 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace compare {
 
 inline constexpr const char* as_the_data_say = "as_is";                                   // --losses: the core task as the data set has it
 inline constexpr const char* plain_loss = "squared@z_score";                              // of the controls
-inline constexpr std::array<const char*, 3> bounds = {"oracle", "additive", "averages"};  // kinds without a network
+inline constexpr std::array<const char*, 3> bounds = {"oracle", "additive", "averages"};  // kinds without a network, beside those of --predictions
 
 /// @brief One row of the tables: everything about a model but its seed. All parts are texts as the command line gives them.
 struct Kind {
@@ -31,8 +32,10 @@ struct Kind {
   std::string task = {};  ///< the only task that it learns; empty = all
   friend bool operator==(const Kind&, const Kind&) = default;
 
-  /// @brief Whether it is no network: it has no seed and learns nothing by steps.
-  bool is_bound() const { return std::find(bounds.begin(), bounds.end(), model) != bounds.end(); }
+  /// @brief What has no network: it has no seed and learns nothing by steps.
+  static Kind bound(std::string name) { return {std::move(name), "", "", "", ""}; }
+  /// @brief Whether it is one.
+  bool is_bound() const { return adjuster.empty(); }
   /// @brief Its parts with "+" between them.
   std::string label() const {
     if (is_bound()) return model;
@@ -120,10 +123,11 @@ struct Cell {
 /// @brief What the grid is made of.
 struct GridParts {
   std::vector<std::string> models, adjusters, losses, balancers;
-  std::vector<std::string> tasks;   ///< those that get a single-task model
-  bool has_core = true;             ///< whether there is a core task
-  bool has_core_regression = true;  ///< whether a core task is a regression, so that --losses are for it
-  bool is_synthetic = false;        ///< whether the best expectations are known
+  std::vector<std::string> tasks;             ///< those that get a single-task model
+  bool has_core = true;                       ///< whether there is a core task
+  bool has_core_regression = true;            ///< whether a core task is a regression, so that --losses are for it
+  bool is_synthetic = false;                  ///< whether the best expectations are known
+  std::vector<std::string> predictions = {};  ///< names of those that were made outside
 };
 
 /// @brief Every combination, then the controls that are not among them, the single-task models, and the bounds.
@@ -141,8 +145,9 @@ inline std::vector<Kind> kinds_of(const GridParts& parts) {
   if (parts.has_core) add({"shared_embedding", "core_task", plain, "none", ""});
   add({"htlnet", "sum", plain, "none", ""});
   for (const std::string& task : parts.tasks) add({"shared_embedding", "sum", plain, "none", task});
-  if (parts.is_synthetic) add({"additive", "", "", "", ""});
-  add({parts.is_synthetic ? "oracle" : "averages", "", "", "", ""});
+  for (const std::string& name : parts.predictions) add(Kind::bound(name));
+  if (parts.is_synthetic) add(Kind::bound("additive"));
+  add(Kind::bound(parts.is_synthetic ? "oracle" : "averages"));
   return kinds;
 }
 

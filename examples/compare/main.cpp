@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // compare: models × adjusters × losses × balancers on one data set, with seeds, controls, statistics and a report. See compare --help.
 #include "expression.hpp"
+#include "inputs.hpp"
 #include "report.hpp"
 #include "runner.hpp"
 
@@ -31,6 +32,7 @@ GridParts parts_of(const CompareOptions& options, const htlnet::Dataset& data) {
   GridParts parts{.models = options.models, .adjusters = options.adjusters, .losses = options.losses, .balancers = options.balancers, .tasks = {}};
   parts.has_core = !data.tasks.cores().empty();
   parts.is_synthetic = options.base.data.dataset == "synthetic";
+  parts.predictions = options.predictions.names();
   parts.has_core_regression = false;
   for (const htl::TaskSpec& task : data.tasks)
     parts.has_core_regression = parts.has_core_regression || (task.is_core() && task.kind() == htl::TaskKind::regression);
@@ -43,29 +45,51 @@ GridParts parts_of(const CompareOptions& options, const htlnet::Dataset& data) {
   return parts;
 }
 
+/// A loss on all training rows, whose labels may be outside what it is for; in slices, since some losses want a wide output of each row.
+void check_loss(const std::string& loss, const htlnet::Dataset& data) {
+  constexpr int64_t slice = 65536;
+  const htl::TaskSet tasks = tasks_of(data.tasks, {.model = "", .loss = loss}).fitted(data.train.labels());
+  const htl::HybridLoss all(tasks);
+  for (int64_t begin = 0; begin < data.train.rows(); begin += slice) {
+    const htl::TableData rows = data.train.slice(begin, std::min(begin + slice, data.train.rows()));
+    htl::TaskOutputs outputs;
+    for (const htl::TaskSpec& task : tasks) outputs.set(task.name(), torch::zeros({rows.rows(), task.output_width()}));
+    (void)all(outputs, rows.labels());
+  }
+}
+
+/// Predictions that were made outside: whether they are there, fit the rows, and can be measured.
+void check_predictions(const Setup& setup, const std::string& name) {
+  try {
+    (void)measure_test(setup, Kind::bound(name), bound_predictions(setup, name));
+  } catch (const c10::Error& error) {
+    const std::string sentence = error.what_without_backtrace();
+    HTL_CHECK(false, sentence.starts_with("compare: ") ? "" : "compare: --predictions " + name + ": ", sentence);
+  }
+}
+
 /// Everything that can be refused before a cell is trained.
-void check(const CompareOptions& options, const GridParts& parts, const htlnet::Dataset& data, const std::vector<Kind>& kinds) {
+void check(const Setup& setup, const GridParts& parts, const std::vector<Kind>& kinds) {
+  const CompareOptions& options = setup.options;
+  const htlnet::Dataset& data = setup.data;
   HTL_CHECK(data.test.rows() > 0, "compare: expected test rows, found none; the data or their split have none");
   HTL_CHECK(options.tune == 0 || data.valid.rows() > 0, "compare: --tune expects validation rows, found none");
-  (void)htlnet::Selection::parse(options.base.train.select_by, data.tasks, data.groups);
   (void)group_column(options, data);
   std::vector<Kind> shown;
   for (const Kind& kind : kinds) {
     if (!kind.is_bound()) (void)tasks_of(data.tasks, kind);
     if (kind.task.empty()) shown.push_back(kind);
   }
+  check_selection(setup, {});
+  for (const std::string& task : parts.tasks) check_selection(setup, {.model = "", .loss = as_the_data_say, .task = task});
   (void)reference_of(shown, options.reference);
   for (const std::string& adjuster : options.adjusters) {
     htlnet::ModelOptions model;
     model.adjuster = adjuster;
     htlnet::check_adjuster(model, data.tasks);
   }
-  for (const std::string& loss : parts.losses) {  // once on all training rows, whose labels may be outside what it is for
-    const htl::TaskSet tasks = tasks_of(data.tasks, {.model = "", .loss = loss}).fitted(data.train.labels());
-    htl::TaskOutputs outputs;
-    for (const htl::TaskSpec& task : tasks) outputs.set(task.name(), torch::zeros({data.train.rows(), task.output_width()}));
-    (void)htl::HybridLoss(tasks)(outputs, data.train.labels());
-  }
+  for (const std::string& loss : parts.losses) check_loss(loss, data);
+  for (const std::string& name : parts.predictions) check_predictions(setup, name);
   if (options.score.empty()) return;
   std::vector<std::string> names;
   for (const htl::TaskSpec& task : data.tasks)
@@ -94,15 +118,16 @@ int run(const CompareOptions& options) {
   const htlnet::Dataset data = htlnet::load(options.base);
   const GridParts parts = parts_of(options, data);
   const std::vector<Kind> kinds = kinds_of(parts);
-  check(options, parts, data, kinds);
-  const Setup setup{options, data};
+  const Setup setup{options, data, std::make_shared<const models::InputOptions>(inputs_of(options, data))};
+  check(setup, parts, kinds);
   const Store store(options, data);
   const htlnet::StopRequest stop;
 
   std::vector<Cell> chosen;
   for (const Kind& kind : kinds) chosen.push_back({kind, 0, options.rates()});
+  RunReport tuned;
   if (options.tune > 0) {
-    const RunReport tuned = tune(setup, store, chosen, threads, stop);
+    tuned = tune(setup, store, chosen, threads, stop);
     if (tuned.stopped_by != 0 || !tuned.lost.empty()) return incomplete(tuned);
   }
   std::vector<Cell> cells;
@@ -119,7 +144,8 @@ int run(const CompareOptions& options) {
   const Summary summary = summarize(setup, store, kinds, cells);
   write_report(summary, title_of(options, data), options.output);
   std::cout << htl::read_file(store.file("results.md")) << "\n";
-  std::cout << report.found << " cells were finished before, " << report.made << " are new; everything is in " << options.output << "\n";
+  std::cout << report.found - tuned.adopted << " cells were finished before, " << report.made + tuned.adopted << " are new; everything is in " << options.output
+            << "\n";
   return 0;
 }
 

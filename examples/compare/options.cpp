@@ -2,7 +2,6 @@
 #include "options.hpp"
 
 #include <examples/htlnet/adjuster.hpp>
-#include <examples/models/models.hpp>
 
 #include <htl/balance/built_in_balancers.hpp>
 #include <htl/loss/built_in_losses.hpp>
@@ -47,6 +46,7 @@ const std::set<std::string> of_htlnet = {"dataset",
                                          "weight-decay",
                                          "clip-norm",
                                          "row-weight-decay",
+                                         "id-dropout",
                                          "average",
                                          "epochs",
                                          "batch-size",
@@ -70,9 +70,9 @@ std::vector<std::string> checked(const std::vector<std::string>& texts, const Ch
 }
 
 std::string checked_model(const std::string& name) {
-  const auto models = models::all_models();
-  HTL_CHECK(models.contains(name), "compare: unknown model \"", name, "\"; did you mean \"", htl::nearest(name, models.names()),
-            "\"? Known: ", htl::quoted(models.names()));
+  const std::vector<std::string> known = known_models();
+  HTL_CHECK(std::find(known.begin(), known.end(), name) != known.end(), "compare: unknown model \"", name, "\"; did you mean \"", htl::nearest(name, known),
+            "\"? Known: ", htl::quoted(known));
   return name;
 }
 std::string checked_adjuster(const std::string& text) {
@@ -85,16 +85,59 @@ std::string checked_balancer(const std::string& text) {
   return text;
 }
 
-void add_grid_options(CLI::App& app, CompareOptions& options) {
+/// NAME=FILE of --predictions, by name.
+htl::Named<std::string> named_files(const std::vector<std::string>& texts) {
+  htl::Named<std::string> files;
+  const std::vector<std::string> known = known_models();
+  for (const std::string& text : texts) {
+    const size_t at = text.find('=');
+    const std::string name = text.substr(0, at);
+    HTL_CHECK(at != std::string::npos && at > 0 && at + 1 < text.size(), "compare: --predictions expected NAME=FILE.safetensors, got \"", text, "\"");
+    HTL_CHECK(file_name_of(name) == name && !name.starts_with('.') && name.find('+') == std::string::npos,
+              "compare: --predictions expected a name of letters, ", "digits and _.@,-, got \"", name, "\"");
+    HTL_CHECK(std::find(known.begin(), known.end(), name) == known.end() && std::find(bounds.begin(), bounds.end(), name) == bounds.end() &&
+                  name != "single_task" && !files.contains(name),
+              "compare: --predictions \"", name, "\" is the name of another row of the tables; give it one of its own");
+    files.set(name, text.substr(at + 1));
+  }
+  return files;
+}
+
+/// HISTORY=TARGET of --attend, by history.
+htl::Named<std::string> attended(const std::vector<std::string>& texts) {
+  htl::Named<std::string> targets;
+  for (const std::string& text : texts)
+    for (size_t start = 0; start <= text.size();) {
+      const size_t end = std::min(text.find('|', start), text.size());
+      const std::string entry = text.substr(start, end - start);
+      const size_t at = entry.find('=');
+      HTL_CHECK(at != std::string::npos && at > 0 && at + 1 < entry.size(), "compare: --attend expected HISTORY=TARGET, got \"", entry, "\"");
+      HTL_CHECK(!targets.contains(entry.substr(0, at)), "compare: --attend names the history \"", entry.substr(0, at), "\" twice");
+      targets.set(entry.substr(0, at), entry.substr(at + 1));
+      start = end + 1;
+    }
+  return targets;
+}
+
+/// What the command line says in lists and pairs, before it is read.
+struct Texts {
+  std::vector<std::string> predictions, attend;
+};
+
+void add_grid_options(CLI::App& app, CompareOptions& options, Texts& texts) {
   const auto list = [&](const std::string& name, std::vector<std::string>& values, const std::string& text) {
     return app.add_option(name, values, text)->group("Grid");
   };
-  list("--models", options.models, "Models of examples/models: " + htl::quoted(models::all_models().names()))->required();
+  list("--models", options.models, "Models of examples/models: " + htl::quoted(known_models()))->required();
   list("--adjusters", options.adjusters, "Gradient methods, NAME[:option=value,…] of docs/methods.md; default: sum|core_task");
   list("--losses", options.losses,
        "Losses of the core regressions, LOSS[@TRANSFORM], as in squared@z_score|huber:delta=0.5@chained:first=log1p,second=z_score|ziln; without a transform "
        "z_score, or none for a loss in the label's unit; as_is: as the data set has it; default: squared@z_score");
   list("--balancers", options.balancers, "Weights of the losses, NAME[:option=value,…], or none, the default");
+  list(
+      "--predictions", texts.predictions,
+      "NAME=FILE.safetensors: predictions of the test rows that were made outside, compared as NAME. A tensor for each task, named as it is: probabilities [N] "
+      "([N, K] of classes) or values in the label's unit, in the order of the rows");
   app.add_option("--seeds", options.seeds, "Each cell is trained with the seeds 1 … N")->check(CLI::Range(1, 1000))->capture_default_str()->group("Grid");
   app.add_option("--tune", options.tune, "Trainings of each kind that choose its rates on the validation rows (the given rates are the first); 0 = none")
       ->check(CLI::Range(0, 1000))
@@ -104,7 +147,8 @@ void add_grid_options(CLI::App& app, CompareOptions& options) {
   app.add_option("--output", options.output, "Folder of the cells, the tables and the report; the same command goes on with an interrupted grid")
       ->required()
       ->group("Grid");
-  app.add_option("--jobs", options.jobs, "Cells at a time, each a process that shares the rows; they share the threads too")
+  app.add_option("--jobs", options.jobs,
+                 "Cells at a time, each a process that shares the rows; they share the threads too, and fewer threads round differently")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str()
       ->group("Grid");
@@ -115,6 +159,15 @@ void add_grid_options(CLI::App& app, CompareOptions& options) {
       ->check(CLI::Range(0.0, 0.99))
       ->capture_default_str()
       ->group("Sizes");
+  app.add_option(
+         "--attend", texts.attend,
+         "HISTORY=TARGET, as in watch_seq=video_id, several with | between them: multi-valued fields whose values are weighed by attention for the row's "
+         "target (DIN) instead of pooled")
+      ->group("Input");
+  app.add_option("--numbers-by", options.numbers_by, "How numeric features enter: as_is, or embedded by periodic or piecewise linear functions")
+      ->check(CLI::IsMember({"as_is", "periodic", "piecewise"}))
+      ->capture_default_str()
+      ->group("Input");
   app.add_option("--score", options.score, "Formula over the tasks' predictions by which rows are ordered within a group, as in 'click^.6 * watch_time'")
       ->group("Report");
   app.add_option("--group", options.group, "Context column whose values are the groups; default: user or user_id where the data have it")->group("Report");
@@ -153,6 +206,8 @@ nlohmann::ordered_json CompareOptions::of_every_cell() const {
   result["tower-above-trunk"] = tower_above_trunk;
   result["experts"] = experts;
   result["gate-dropout"] = gate_dropout;
+  for (const auto& [history, target] : attend) result["attend"][history] = target;
+  if (numbers_by != "as_is") result["numbers-by"] = numbers_by;
   return result;
 }
 
@@ -175,10 +230,11 @@ CompareOptions parse_compare_options(int argc, const char* const* argv, int& exi
   app.footer(
       "Lists: an option may be repeated, and \"|\" or \",\" separate entries; a comma before option=value goes on with the entry before it.\n"
       "Always compared too: shared_embedding with the plain sum and with core_task, htlnet with the plain sum, single-task models, the best expectations\n"
-      "(synthetic rows) or averages (other data).\n"
+      "(synthetic rows) or averages (other data); with --predictions also what was predicted outside.\n"
       "Rows, sizes and training: --dataset, --rows, --epochs, --row-lr, … as htlnet train --help explains them. --seed is that of simulated rows.\n"
       "It runs on the CPU.");
-  add_grid_options(app, options);
+  Texts texts;
+  add_grid_options(app, options, texts);
   std::vector<std::string> own, forwarded = {"htlnet", "train"};
   std::vector<std::string>* to = &own;
   std::vector<std::string> known;
@@ -204,6 +260,8 @@ CompareOptions parse_compare_options(int argc, const char* const* argv, int& exi
     std::reverse(own.begin(), own.end());
     app.parse(own);
     check_names(options);
+    options.predictions = named_files(texts.predictions);
+    options.attend = attended(texts.attend);
   } catch (const CLI::Success& help) {
     app.exit(help);
     return {};

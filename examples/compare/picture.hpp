@@ -52,7 +52,9 @@ class Axis {
   Axis(std::vector<double> values, double begin, double end, bool backwards) : begin_(begin), end_(end) {
     low_ = values.empty() ? 0.0 : *std::min_element(values.begin(), values.end());
     high_ = values.empty() ? 1.0 : *std::max_element(values.begin(), values.end());
-    const double margin = high_ > low_ ? 0.06 * (high_ - low_) : std::max(1e-3, 0.05 * std::abs(high_));
+    const double most = std::max(std::abs(low_), std::abs(high_));
+    // values that differ by their last bits only: a step of the ticks must be more than that
+    const double margin = high_ > low_ ? std::max({0.06 * (high_ - low_), 1e-9 * most, 1e-290}) : std::max(1e-3, 0.05 * most);
     low_ -= margin;
     high_ += margin;
     const double rough = (high_ - low_) / 5.0, power = std::pow(10.0, std::floor(std::log10(rough)));

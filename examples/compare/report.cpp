@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "report.hpp"
 
+#include "figures.hpp"
 #include "picture.hpp"
 
 #include <examples/htlnet/evaluate.hpp>
@@ -23,20 +24,6 @@ std::string with_sd(const Moments& moments, const char* format = nullptr, const 
   return number(moments.mean, format) + (std::isfinite(moments.sd) ? " ± " + number(moments.sd, format_of_sd ? format_of_sd : format) : "");
 }
 std::string signed_number(double value) { return number(value, std::abs(value) < 10.0 ? "%+.4f" : "%+.2f"); }
-
-/// A number for a file: all digits, nothing where there is none.
-std::string digits(double value) {
-  if (!std::isfinite(value)) return "";
-  char text[48];
-  std::snprintf(text, sizeof(text), "%.10g", value);
-  return text;
-}
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
-  return quoted + "\"";
-}
 
 std::vector<std::string> name_of(const Summary& summary, size_t k) {
   const Kind& kind = summary.kinds[k].kind;
@@ -78,18 +65,19 @@ Table cost_table(const Summary& summary) {
   Table table{
       "Gain and cost",
       "Gain: over the single-task models, the mean over tasks of the relative change of the main metric (auc, nrmse, log_loss), with errors turned round. "
-      "Cost: of the training alone, the median epoch's milliseconds a step, and the memory above the rows'; cells that run beside others are slower.",
+      "Cost: of the training alone, the median epoch's milliseconds a step, and by how much the cell's process grew at most; cells that run beside others are "
+      "slower. A rate that the cells of a row don't have in common is –.",
       name_columns,
       {}};
   for (const char* name : {"gain, %", "ms a step", "memory, MB", "parameters", "best epoch", "row-lr", "dense-lr", "weight-decay", "dropout"})
     table.columns.push_back(name);
   for (size_t k = 0; k < summary.kinds.size(); ++k) {
     const KindSummary& of = summary.kinds[k];
-    const Moments gain{100.0 * of.gain.mean, of.kind.is_bound() ? undefined : 100.0 * of.gain.sd, of.gain.count};
+    const Moments gain{100.0 * of.gain.moments.mean, 100.0 * of.gain.moments.sd, of.gain.moments.count};
     std::vector<std::string> row = name_of(summary, k);
     const auto rate = [&](double value) { return of.kind.is_bound() ? std::string("–") : number(value, "%.3g"); };
-    row.insert(row.end(), {with_sd(gain, "%+.2f", "%.2f"), with_sd(of.ms_per_step, "%.2f"), with_sd(of.memory_mb, "%.0f"),
-                           of.parameters > 0 ? std::to_string(of.parameters) : "–", number(of.best_epoch.mean, "%.1f"), rate(of.rates.row_lr),
+    row.insert(row.end(), {with_sd(gain, "%+.2f", "%.2f"), with_sd(of.ms_per_step.moments, "%.2f"), with_sd(of.memory_mb.moments, "%.0f"),
+                           number(of.parameters.moments.mean, "%.0f"), number(of.best_epoch.moments.mean, "%.1f"), rate(of.rates.row_lr),
                            rate(of.rates.dense_lr), rate(of.rates.weight_decay), rate(of.rates.dropout)});
     table.rows.push_back(std::move(row));
   }
@@ -139,7 +127,7 @@ std::vector<Picture> pictures_of(const Summary& summary) {
   Picture cost{.title = "The core task against cost", .x_label = "ms a step (reversed: better is right)", .y_label = of_core.name() + better};
   cost.x_greater_is_better = false;
   cost.y_greater_is_better = of_core.greater_is_better;
-  pictures.push_back(points(cost, [](const KindSummary& of) { return of.ms_per_step.mean; }));
+  pictures.push_back(points(cost, [](const KindSummary& of) { return of.ms_per_step.moments.mean; }));
 
   Picture curves{.title = "Learning curves on the validation rows", .x_label = "epoch", .is_curves = true};
   for (size_t k = 0; k < summary.kinds.size(); ++k) {
@@ -174,37 +162,6 @@ std::string html_of(const Table& table) {
     html += "</tr>";
   }
   return html + "</tbody></table></div>\n";
-}
-
-/// One line a kind and figure.
-std::string results_csv(const Summary& summary) {
-  std::string csv = "model,adjuster,loss,balancer,task,metric,greater_is_better,mean,sd,seeds,difference,p_seeds,low,high,p_rows\n";
-  for (const KindSummary& of : summary.kinds)
-    for (size_t c = 0; c < summary.columns.size(); ++c) {
-      const Measured& column = summary.columns[c];
-      const Figure& figure = of.figures[c];
-      for (const std::string& text : {of.kind.model, of.kind.adjuster, of.kind.loss, of.kind.balancer, column.task, column.metric})
-        csv += csv_field(text) + ",";
-      csv += column.greater_is_better ? "true," : "false,";
-      csv += digits(figure.moments.mean) + "," + digits(figure.moments.sd) + "," + std::to_string(figure.moments.count);
-      for (const double value : {figure.by_seeds.mean, figure.by_seeds.p, figure.by_rows.low, figure.by_rows.high, figure.by_rows.p})
-        csv += "," + digits(value);
-      csv += "\n";
-    }
-  return csv;
-}
-
-/// One line a cell and figure.
-std::string cells_csv(const Summary& summary) {
-  std::string csv = "model,adjuster,loss,balancer,seed,task,metric,value\n";
-  for (const KindSummary& of : summary.kinds)
-    for (size_t c = 0; c < summary.columns.size(); ++c)
-      for (size_t s = 0; s < (of.kind.is_bound() ? 1 : of.figures[c].by_seed.size()); ++s) {
-        for (const std::string& text : {of.kind.model, of.kind.adjuster, of.kind.loss, of.kind.balancer}) csv += csv_field(text) + ",";
-        csv += (of.kind.is_bound() ? "" : std::to_string(s + 1)) + "," + csv_field(summary.columns[c].task) + "," + csv_field(summary.columns[c].metric) + "," +
-               digits(of.figures[c].by_seed[s]) + "\n";
-      }
-  return csv;
 }
 
 nlohmann::ordered_json json_of(const std::vector<Picture>& pictures) {
@@ -247,7 +204,7 @@ std::vector<Table> tables_of(const Summary& summary) {
             (summary.group.empty() ? "test rows" : "values of \"" + summary.group + "\" with all their test rows") + ", r: their p";
   note += ". ▲ better and ▼ worse by both at .05. The p are not corrected for the number of comparisons.";
   tables.push_back(table_of_figures(
-      summary, "Differences to the reference", note, [](const Measured& column) { return column.is_main; },
+      summary, "Differences to the reference", note, [](const Measured& column) { return column.is_resampled; },
       [&](size_t k, size_t c) {
         return k == summary.reference ? std::string("reference") : difference(summary.kinds[k].figures[c], summary.columns[c].greater_is_better);
       }));
@@ -256,6 +213,15 @@ std::vector<Table> tables_of(const Summary& summary) {
         summary, "Fused score",
         "Rows in the order of " + summary.score + " within each value of \"" + summary.group + "\": GAUC of the events, NDCG of the core label.",
         [](const Measured& column) { return column.task == "score"; }, mean));
+  if (!summary.kinds.empty() && !summary.kinds.front().shares.empty())
+    tables.push_back(table_of_figures(
+        summary, "Share of the gap, %",
+        "How far each comes from the best additive model, fitted to the true expectations (0), to the generator's own expectations (100).",
+        [](const Measured& column) { return column.is_main || column.is_resampled; },
+        [&](size_t k, size_t c) {
+          const Moments& share = summary.kinds[k].shares[c].moments;
+          return with_sd({100.0 * share.mean, 100.0 * share.sd, share.count}, "%.1f", "%.1f");
+        }));
   tables.push_back(cost_table(summary));
   return tables;
 }
@@ -298,7 +264,18 @@ void write_report(const Summary& summary, const std::string& title, const std::f
   for (const std::string& remark : remarks) html += "<li>" + escaped(remark) + "</li>";
   if (!remarks.empty()) html += "</ul>";
 
-  htl::write_json(folder / "report.json", {{"format", "compare.report"}, {"version", 1}, {"title", title}, {"pictures", json_of(pictures)}});
+  htl::write_json(folder / "report.json", {{"format", "compare.report"},
+                                           {"version", 1},
+                                           {"title", title},
+                                           {"seeds", summary.seeds},
+                                           {"test_rows", summary.test_rows},
+                                           {"replicates", summary.replicates},
+                                           {"score", summary.score},
+                                           {"group", summary.group},
+                                           {"reference", summary.reference},
+                                           {"kinds", to_json(summary)},
+                                           {"remarks", remarks},
+                                           {"pictures", json_of(pictures)}});
   htl::write_atomically(folder / "results.csv", results_csv(summary));
   htl::write_atomically(folder / "cells.csv", cells_csv(summary));
   htl::write_atomically(folder / "results.md", markdown);

@@ -2,6 +2,7 @@
 #include "runner.hpp"
 
 #include <examples/htlnet/evaluate.hpp>
+#include <examples/htlnet/machine.hpp>
 #include <examples/htlnet/progress.hpp>
 
 #include <torch/utils.h>
@@ -9,8 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <iostream>
 #include <map>
@@ -67,6 +70,7 @@ RunReport run_cells(const Setup& setup, const Store& store, const std::vector<Ce
   size_t next = 0;
   bool told = false;
   const pid_t parent = ::getpid();
+  htlnet::return_freed_memory();  // else a cell grows into what this process has freed, and seems to take less than it does
   while (next < missing.size() || !begun.empty()) {
     if (stop.signal() != 0 && !told) {
       told = true;
@@ -84,7 +88,9 @@ RunReport run_cells(const Setup& setup, const Store& store, const std::vector<Ce
     }
     int status = 0;
     const pid_t ended = ::waitpid(-1, &status, 0);
-    if (ended < 0 && errno == EINTR) continue;
+    HTL_CHECK(ended > 0 || errno == EINTR, "compare: can't wait for the process of a cell: ", std::strerror(errno),
+              "; the program that started this one must not have it ignore SIGCHLD");
+    if (ended < 0) continue;
     const auto found = begun.find(ended);
     if (found == begun.end()) continue;
     const Begun of = found->second;
@@ -116,6 +122,7 @@ RunReport tune(const Setup& setup, const Store& store, std::vector<Cell>& cells,
   if (report.stopped_by != 0 || !report.lost.empty()) return report;
   for (Cell& cell : cells) {
     double best = std::numeric_limits<double>::quiet_NaN();
+    const Cell* chosen = nullptr;
     for (const Cell& draw : draws) {
       if (!(draw.kind == cell.kind)) continue;
       const nlohmann::ordered_json figures = store.read(draw, false).figures;
@@ -126,8 +133,13 @@ RunReport tune(const Setup& setup, const Store& store, std::vector<Cell>& cells,
       const double value = figures["selected_value"];
       if (std::isfinite(best) && !selection.better(value, best)) continue;
       best = value;
-      cell.rates = draw.rates;
+      chosen = &draw;
     }
+    if (!chosen) continue;
+    cell.rates = chosen->rates;
+    report.adopted += store.adopt(*chosen, {cell.kind, chosen->seed, cell.rates}, setup) ? 1 : 0;
+    for (const Cell& draw : draws)
+      if (draw.kind == cell.kind) store.forget_predictions(draw);
   }
   return report;
 }

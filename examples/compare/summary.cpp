@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "summary.hpp"
 
-#include "expression.hpp"
+#include "fused.hpp"
 
-#include <htl/metrics/grouped_auc.hpp>
-#include <htl/metrics/ndcg.hpp>
 #include <htl/metrics/task_metrics.hpp>
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
+#include <numeric>
 #include <optional>
 
 namespace compare {
 namespace {
-
-constexpr int64_t ndcg_positions = 10;
 
 /// One cell as the summary needs it.
 struct Read {
@@ -28,7 +23,7 @@ std::vector<Measured> columns_of(const htl::TaskSet& tasks, bool grouped) {
   std::vector<Measured> columns;
   for (const htl::TaskSpec& task : tasks) {
     const auto add = [&](const std::string& metric, bool is_main = false) {
-      columns.push_back({task.name(), metric, htl::TaskMetrics::greater_is_better(metric) || metric == "gauc", is_main});
+      columns.push_back({task.name(), metric, htl::TaskMetrics::greater_is_better(metric) || metric == "gauc", is_main, is_main || metric == "spearman"});
     };
     if (task.kind() == htl::TaskKind::binary) {
       add("auc", true);
@@ -51,8 +46,10 @@ double value_of(const nlohmann::json& test, const Measured& column) {
   return value.is_number() ? value.get<double>() : undefined;
 }
 
-/// The rows of a task's main metric, ready to be resampled.
-ResampledMetric resampled(const htl::TaskSet& tasks, int64_t t, const at::Tensor& prediction, const htl::Labels& labels) {
+/// The rows of a task's metric, ready to be resampled.
+ResampledMetric resampled(const htl::TaskSet& tasks, const Measured& column, const htl::Predictions& predictions, const htl::Labels& labels) {
+  const int64_t t = tasks.index(column.task);
+  const at::Tensor& prediction = predictions[column.task];
   const htl::TaskSpec& task = tasks[t];
   const at::Tensor guesses = prediction.to(at::kDouble).contiguous(), label = labels[task.name()].value.to(at::kDouble).contiguous(),
                    mask = tasks.observed(t, labels);
@@ -66,80 +63,17 @@ ResampledMetric resampled(const htl::TaskSet& tasks, int64_t t, const at::Tensor
     const double guess = guesses.const_data_ptr<double>()[at];
     rows.push_back({static_cast<int32_t>(r), weight, task.kind() == htl::TaskKind::multiclass ? -std::log(std::max(guess, 1e-12)) : guess, y});
   }
-  return task.kind() == htl::TaskKind::binary       ? ResampledMetric::auc(std::move(rows))
+  return column.metric == "spearman"                ? ResampledMetric::spearman(std::move(rows))
+         : task.kind() == htl::TaskKind::binary     ? ResampledMetric::auc(std::move(rows))
          : task.kind() == htl::TaskKind::regression ? ResampledMetric::nrmse(rows)
                                                     : ResampledMetric::mean(rows);
 }
 
-/// The fused score of every row, [N] float64; undefined where it is not finite somewhere.
-at::Tensor score_of(const Expression& expression, const std::vector<std::string>& names, const htl::Predictions& predictions) {
-  std::vector<at::Tensor> columns;
-  for (const std::string& name : names) columns.push_back(predictions[name].to(at::kDouble).contiguous());
-  at::Tensor scores = at::empty({columns.front().size(0)}, at::kDouble);
-  std::vector<double> values(names.size());
-  for (int64_t r = 0; r < scores.size(0); ++r) {
-    for (size_t c = 0; c < columns.size(); ++c) values[c] = columns[c].const_data_ptr<double>()[r];
-    const double score = expression(values);
-    if (!std::isfinite(score)) return {};
-    scores.mutable_data_ptr<double>()[r] = score;
-  }
-  return scores;
+/// The rates that two have in common; NaN where they differ.
+Rates common(const Rates& a, const Rates& b) {
+  const auto one = [&](double Rates::*rate) { return a.*rate == b.*rate ? a.*rate : undefined; };
+  return {one(&Rates::row_lr), one(&Rates::dense_lr), one(&Rates::weight_decay), one(&Rates::dropout)};
 }
-
-/// Adds the score's figures to a cell's, and its columns to the tables'.
-class Fused {
- public:
-  Fused(const Setup& setup, std::string group) : tasks_(setup.data.tasks), labels_(setup.data.test.labels()), group_(std::move(group)) {
-    for (const htl::TaskSpec& task : tasks_)
-      if (task.kind() != htl::TaskKind::multiclass) names_.push_back(task.name());
-    if (!setup.options.score.empty()) expression_.emplace(setup.options.score, names_);
-  }
-  std::vector<Measured> columns() const {
-    std::vector<Measured> columns;
-    if (!expression_ || group_.empty()) return columns;
-    for (const htl::TaskSpec& task : tasks_) {
-      if (task.kind() == htl::TaskKind::binary) columns.push_back({"score", "gauc(" + task.name() + ")"});
-      if (ranks(task)) columns.push_back({"score", "ndcg@10(" + task.name() + ")"});
-    }
-    return columns;
-  }
-  /// @returns whether the score is finite everywhere
-  bool add_to(Read& read) const {
-    if (!expression_ || group_.empty()) return true;
-    const at::Tensor score = score_of(*expression_, names_, read.result.test);
-    if (!score.defined()) return false;
-    for (int64_t t = 0; t < tasks_.size(); ++t) {
-      const htl::TaskSpec& task = tasks_[t];
-      htl::Label label = labels_[task.name()];
-      label.mask = tasks_.observed(t, labels_);
-      if (task.kind() == htl::TaskKind::binary) {
-        htl::GroupedAuc within;
-        within.add(score, label, labels_.context[group_]);
-        read.test["score"]["gauc(" + task.name() + ")"] = within.value();
-      }
-      if (ranks(task)) {
-        label.weight = at::Tensor();
-        htl::Ndcg ndcg({.top = ndcg_positions});
-        ndcg.add(score, label, labels_.context[group_]);
-        read.test["score"]["ndcg@10(" + task.name() + ")"] = ndcg.value();
-      }
-    }
-    return true;
-  }
-
- private:
-  /// Whether a task's label is what a list should bring: a core one that is never below 0.
-  bool ranks(const htl::TaskSpec& task) const {
-    return task.is_core() && task.kind() != htl::TaskKind::multiclass && labels_[task.name()].value.numel() > 0 &&
-           !labels_[task.name()].value.lt(0).any().item<bool>();
-  }
-
-  const htl::TaskSet& tasks_;
-  const htl::Labels& labels_;
-  std::string group_;
-  std::vector<std::string> names_;
-  std::optional<Expression> expression_;
-};
 
 /// Reads a kind's cells, and the failures among them.
 ReadKind read_kind(const Store& store, const std::vector<Cell>& cells, const Kind& kind, KindSummary& into) {
@@ -159,28 +93,27 @@ ReadKind read_kind(const Store& store, const std::vector<Cell>& cells, const Kin
   return read;
 }
 
+/// Puts a cell's cost beside its seed.
 void add_costs(const ReadKind& read, KindSummary& into) {
-  std::vector<double> ms, memory, best;
   for (const auto& one : read) {
-    if (!one || !one->result.figures.contains("cost")) continue;
-    const nlohmann::ordered_json &figures = one->result.figures, &cost = figures["cost"];
-    ms.push_back(cost["ms_per_step"]);
-    memory.push_back(cost["memory_mb"]);
-    into.parameters = cost["parameters"];
+    const bool has_cost = one && one->result.figures.contains("cost");
+    const nlohmann::ordered_json figures = one ? one->result.figures : nlohmann::ordered_json(), cost = has_cost ? figures["cost"] : nlohmann::ordered_json();
+    const auto value = [](const nlohmann::ordered_json& of, const char* name) { return of.contains(name) ? of[name].get<double>() : undefined; };
+    into.ms_per_step.by_seed.push_back(value(cost, "ms_per_step"));
+    into.memory_mb.by_seed.push_back(value(cost, "memory_mb"));
+    into.parameters.by_seed.push_back(value(cost, "parameters"));
+    into.best_epoch.by_seed.push_back(value(figures, "best_epoch"));
     if (!figures.contains("best_epoch")) continue;  // several models together
-    best.push_back(figures["best_epoch"].get<double>());
     into.curve_of = figures["selected_by"];
     const size_t dot = into.curve_of.find('.');
     auto& curve = into.curves.emplace_back();
     for (const auto& point : figures["curve"]) {
       if (!point.contains("valid")) continue;
-      const auto& value = point["valid"][into.curve_of.substr(0, dot)][into.curve_of.substr(dot + 1)];
-      if (value.is_number()) curve.emplace_back(point["epoch"].get<int64_t>(), value.get<double>());
+      const auto& found = point["valid"][into.curve_of.substr(0, dot)][into.curve_of.substr(dot + 1)];
+      if (found.is_number()) curve.emplace_back(point["epoch"].get<int64_t>(), found.get<double>());
     }
   }
-  into.ms_per_step = moments_of(ms);
-  into.memory_mb = moments_of(memory);
-  into.best_epoch = moments_of(best);
+  for (Figure* const figure : {&into.ms_per_step, &into.memory_mb, &into.parameters, &into.best_epoch}) figure->moments = moments_of(figure->by_seed);
 }
 
 /// The single-task models of one seed as one: predictions and metrics side by side, costs added up.
@@ -208,6 +141,64 @@ ReadKind together(const std::vector<ReadKind>& kinds, int64_t seeds) {
   return result;
 }
 
+/// The differences to the reference over resampled rows, of the seeds that both have: of groups where there are some.
+void resample_rows(const Setup& setup, const std::vector<ReadKind>& reads, Summary& summary) {
+  const htl::Labels& labels = setup.data.test.labels();
+  std::vector<int32_t> unit(static_cast<size_t>(summary.test_rows));
+  int64_t units = summary.test_rows;
+  if (summary.group.empty()) {
+    std::iota(unit.begin(), unit.end(), 0);
+  } else {
+    std::map<int64_t, int32_t> seen;
+    const at::Tensor groups = labels.context[summary.group].to(at::kLong).contiguous();
+    for (size_t r = 0; r < unit.size(); ++r) unit[r] = seen.try_emplace(groups.const_data_ptr<int64_t>()[r], static_cast<int32_t>(seen.size())).first->second;
+    units = static_cast<int64_t>(seen.size());
+  }
+  constexpr size_t none = std::numeric_limits<size_t>::max();
+  for (size_t c = 0; c < summary.columns.size(); ++c) {
+    if (!summary.columns[c].is_resampled) continue;
+    std::vector<ResampledMetric> metrics;     // of all cells
+    std::vector<std::vector<size_t>> places;  // of each kind's cells among them, by seed
+    for (size_t k = 0; k < reads.size(); ++k) {
+      std::vector<size_t>& own = places.emplace_back();
+      for (const auto& one : reads[k]) {
+        own.push_back(one ? metrics.size() : none);
+        if (one) metrics.push_back(resampled(setup.data.tasks, summary.columns[c], one->result.test, labels));
+      }
+      if (summary.kinds[k].kind.is_bound()) own.assign(static_cast<size_t>(summary.seeds), own.front());  // the same beside every seed
+    }
+    const auto values = resample(metrics, unit, units, summary.replicates, 1);
+    const std::vector<size_t>& of_reference = places[summary.reference];
+    for (size_t k = 0; k < reads.size(); ++k) {
+      std::vector<const std::vector<double>*> own, others;
+      for (size_t s = 0; k != summary.reference && s < of_reference.size(); ++s) {
+        if (places[k][s] == none || of_reference[s] == none) continue;
+        own.push_back(&values[places[k][s]]);
+        others.push_back(&values[of_reference[s]]);
+      }
+      summary.kinds[k].figures[c].by_rows = interval_of(mean_of(own), mean_of(others));
+    }
+  }
+}
+
+/// Of each figure how far it comes from the best additive model to the optimum, where the rows are simulated: 0 is the one, 1 the other.
+void add_shares(Summary& summary) {
+  const auto bound = [&](const char* name) {
+    return std::find_if(summary.kinds.begin(), summary.kinds.end(), [&](const KindSummary& of) { return of.kind.is_bound() && of.kind.model == name; });
+  };
+  const auto from = bound("additive"), to = bound("oracle");
+  if (from == summary.kinds.end() || to == summary.kinds.end()) return;
+  for (KindSummary& of : summary.kinds)
+    for (size_t c = 0; c < summary.columns.size(); ++c) {
+      const double start = from->figures[c].moments.mean, gap = to->figures[c].moments.mean - start;
+      Figure share;
+      for (const double value : of.figures[c].by_seed) share.by_seed.push_back((value - start) / gap);
+      share.moments = moments_of(share.by_seed);
+      if (of.kind.is_bound()) share.moments.sd = undefined;
+      of.shares.push_back(std::move(share));
+    }
+}
+
 }  // namespace
 
 size_t Summary::column(const std::string& task, const std::string& metric) const {
@@ -217,7 +208,6 @@ size_t Summary::column(const std::string& task, const std::string& metric) const
 
 Summary summarize(const Setup& setup, const Store& store, const std::vector<Kind>& kinds, const std::vector<Cell>& cells) {
   const htl::TaskSet& tasks = setup.data.tasks;
-  const htl::Labels& labels = setup.data.test.labels();
   Summary summary;
   summary.seeds = setup.options.seeds;
   summary.test_rows = setup.data.test.rows();
@@ -234,12 +224,13 @@ Summary summarize(const Setup& setup, const Store& store, const std::vector<Kind
 
   // Rows of the tables: the single-task models are one
   std::vector<ReadKind> reads, singles;
-  KindSummary single{.kind = {"single_task", "sum", "", "none", ""}, .rates = setup.options.rates()};
+  KindSummary single{.kind = {"single_task", "sum", "", "none", ""}};
   for (const Kind& kind : kinds) {
     KindSummary of{.kind = kind};
     ReadKind read = read_kind(store, cells, kind, of);
     if (!kind.task.empty()) {
       single.kind.loss = kind.loss;
+      single.rates = singles.empty() ? of.rates : common(single.rates, of.rates);
       for (const std::string& failure : of.failures) single.failures.push_back(kind.task + ", " + failure);
       singles.push_back(std::move(read));
       continue;
@@ -261,7 +252,7 @@ Summary summarize(const Setup& setup, const Store& store, const std::vector<Kind
     KindSummary& of = summary.kinds[k];
     add_costs(reads[k], of);
     for (auto& one : reads[k])
-      if (one) is_finite = fused.add_to(*one) && is_finite;
+      if (one) is_finite = fused.add_to(one->test, one->result.test) && is_finite;
     for (const Measured& column : summary.columns) {
       Figure figure;
       for (const auto& one : reads[k]) figure.by_seed.push_back(one ? value_of(one->test, column) : undefined);
@@ -275,9 +266,14 @@ Summary summarize(const Setup& setup, const Store& store, const std::vector<Kind
   std::vector<Kind> shown;
   for (const KindSummary& of : summary.kinds) shown.push_back(of.kind);
   summary.reference = reference_of(shown, setup.options.reference);
+  const KindSummary& reference = summary.kinds[summary.reference];
   for (KindSummary& of : summary.kinds)
-    for (size_t c = 0; c < summary.columns.size(); ++c)
-      of.figures[c].by_seeds = paired_difference(of.figures[c].by_seed, summary.kinds[summary.reference].figures[c].by_seed);
+    for (size_t c = 0; c < summary.columns.size(); ++c) {
+      PairedDifference& difference = of.figures[c].by_seeds = paired_difference(of.figures[c].by_seed, reference.figures[c].by_seed);
+      if (of.kind.is_bound() && reference.kind.is_bound()) difference.sd = difference.p = undefined;  // no seed is in either
+    }
+
+  add_shares(summary);
 
   // Gains over the single-task models, seed by seed
   std::vector<bool> greater;
@@ -290,38 +286,14 @@ Summary summarize(const Setup& setup, const Store& store, const std::vector<Kind
     return values;
   };
   for (KindSummary& of : summary.kinds) {
-    std::vector<double> gains;
-    for (size_t s = 0; !singles.empty() && s < static_cast<size_t>(summary.seeds); ++s)
-      gains.push_back(relative_gain(main_values(of, s), main_values(summary.kinds[networks], s), greater));
-    of.gain = moments_of(gains);
+    for (size_t s = 0; s < static_cast<size_t>(summary.seeds); ++s)
+      of.gain.by_seed.push_back(singles.empty() ? undefined : relative_gain(main_values(of, s), main_values(summary.kinds[networks], s), greater));
+    of.gain.moments = moments_of(of.gain.by_seed);
+    if (of.kind.is_bound()) of.gain.moments.sd = undefined;  // that of the single-task models
   }
 
-  // Differences over resampled rows
-  summary.replicates = setup.options.bootstrap;
-  if (summary.replicates > 0 && summary.test_rows > 0) {
-    std::vector<int32_t> unit(static_cast<size_t>(summary.test_rows));
-    int64_t units = summary.test_rows;
-    if (summary.group.empty()) {
-      std::iota(unit.begin(), unit.end(), 0);
-    } else {
-      std::map<int64_t, int32_t> seen;
-      const at::Tensor groups = labels.context[summary.group].to(at::kLong).contiguous();
-      for (size_t r = 0; r < unit.size(); ++r) unit[r] = seen.try_emplace(groups.const_data_ptr<int64_t>()[r], static_cast<int32_t>(seen.size())).first->second;
-      units = static_cast<int64_t>(seen.size());
-    }
-    for (size_t c = 0; c < summary.columns.size(); ++c) {
-      if (!summary.columns[c].is_main) continue;
-      std::vector<std::vector<ResampledMetric>> models;
-      for (const ReadKind& read : reads) {
-        auto& of = models.emplace_back();
-        for (const auto& one : read)
-          if (one) of.push_back(resampled(tasks, tasks.index(summary.columns[c].task), one->result.test[summary.columns[c].task], labels));
-      }
-      const auto values = resample(models, unit, units, summary.replicates, 1);
-      for (size_t k = 0; k < reads.size(); ++k)
-        if (k != summary.reference) summary.kinds[k].figures[c].by_rows = interval_of(values[k], values[summary.reference]);
-    }
-  }
+  summary.replicates = summary.test_rows > 0 ? setup.options.bootstrap : 0;
+  if (summary.replicates > 0) resample_rows(setup, reads, summary);
   return summary;
 }
 

@@ -18,27 +18,28 @@ struct Measured {
   std::string task;    ///< of the data set, or "score" for the fused one
   std::string metric;  ///< as htl::TaskMetrics names it; gauc; of the score gauc(TASK), ndcg@10(TASK)
   bool greater_is_better = true;
-  bool is_main = false;  ///< the one of its task that gains and the bootstrap are of: auc, nrmse, log_loss
+  bool is_main = false;       ///< the one of its task that gains are of: auc, nrmse, log_loss
+  bool is_resampled = false;  ///< whether the bootstrap is of it: the main ones, and spearman
 
   std::string name() const { return task + " " + metric; }
 };
 
 /// @brief One figure of one kind.
 struct Figure {
-  std::vector<double> by_seed;  ///< NaN where that seed failed
-  Moments moments;
-  PairedDifference by_seeds;  ///< to the reference
-  Interval by_rows;           ///< to the reference, of the means over seeds; undefined but for main ones
+  std::vector<double> by_seed = {};  ///< NaN where that seed failed
+  Moments moments = {};
+  PairedDifference by_seeds = {};  ///< to the reference
+  Interval by_rows = {};           ///< to the reference, of the means over the seeds that both have; undefined but for resampled ones
 };
 
 /// @brief One row of the tables.
 struct KindSummary {
   Kind kind = {};
-  Rates rates = {};
+  Rates rates = {};                  ///< of the single-task models together NaN where theirs differ
   std::vector<Figure> figures = {};  ///< by column of Summary::columns
-  Moments gain = {};                 ///< over the single-task models
-  Moments ms_per_step = {}, memory_mb = {}, best_epoch = {};
-  int64_t parameters = 0;
+  std::vector<Figure> shares = {};   ///< the same of the gap from the best additive model to the optimum; empty where there is no such gap
+  Figure gain = {};                  ///< over the single-task models
+  Figure ms_per_step = {}, memory_mb = {}, parameters = {}, best_epoch = {};
   std::vector<std::string> failures = {};                            ///< "seed 2: …"
   std::vector<std::vector<std::pair<int64_t, double>>> curves = {};  ///< by seed: epoch and the selecting figure
   std::string curve_of = {};                                         ///< "task.metric"

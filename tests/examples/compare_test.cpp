@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file compare_test.cpp
-/// @brief The program compare: its formulas and statistics against naive ones, and grids on small synthetic data from the command line.
+/// @brief What the program compare computes with: formulas, statistics, resampling, the grid, averages and pictures, against naive ones.
 
 #include <examples/compare/averages.hpp>
 #include <examples/compare/bootstrap.hpp>
+#include <examples/compare/cell.hpp>
 #include <examples/compare/expression.hpp>
 #include <examples/compare/grid.hpp>
 #include <examples/compare/picture.hpp>
-#include <htl/io/json.hpp>
-#include <htl/io/safetensors.hpp>
+
 #include <htl/metrics/auc.hpp>
 #include <htl/metrics/regression_error.hpp>
+#include <htl/metrics/spearman.hpp>
 
-#include <support/program.hpp>
+#include <support/seeded.hpp>
 
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -23,7 +24,6 @@
 
 namespace {
 
-namespace fs = std::filesystem;
 using compare::Kind;
 using htl::test::contains;
 using htl::test::sentence_of;
@@ -96,13 +96,16 @@ TEST(Bootstrap, has_in_every_replicate_the_metric_of_the_repeated_rows) {
   for (const bool weighted : {false, true}) {
     const int64_t n = 300, users = 40;
     std::vector<int32_t> user;
-    std::vector<compare::ResampledMetric::Row> events, numbers;
+    std::vector<compare::ResampledMetric::Row> events, numbers, tied, same;
     for (int32_t r = 0; r < n; ++r) {
       user.push_back(static_cast<int32_t>(random.integer(0, users - 1)));
       if (random.chance(.1)) continue;  // no label
       const double weight = weighted ? .25 * static_cast<double>(random.integer(1, 8)) : 1.0;
       events.push_back({r, weight, .1 * static_cast<double>(random.integer(0, 9)), random.chance(.4) ? 1.0 : 0.0});  // with ties
       numbers.push_back({r, weight, random.real(0, 10), random.real(0, 10)});
+      const double label = static_cast<double>(random.integer(0, 6));
+      tied.push_back({r, weight, std::floor(label + random.real(0, 5)), label});
+      same.push_back({r, weighted ? random.real(0, 3) : 1.0, random.real(), 7.0});
     }
     const auto column = [](const std::vector<compare::ResampledMetric::Row>& rows, auto member) {
       at::Tensor values = at::zeros({static_cast<int64_t>(rows.size())}, at::kDouble);
@@ -111,6 +114,8 @@ TEST(Bootstrap, has_in_every_replicate_the_metric_of_the_repeated_rows) {
     };
     const auto auc = compare::ResampledMetric::auc(events);
     const auto nrmse = compare::ResampledMetric::nrmse(numbers), mean = compare::ResampledMetric::mean(numbers);
+    const auto spearman = compare::ResampledMetric::spearman(numbers), of_ties = compare::ResampledMetric::spearman(tied);
+    const auto of_same = compare::ResampledMetric::spearman(same);
     for (uint64_t replicate = 0; replicate < 20; ++replicate) {
       const std::vector<uint8_t> counts = compare::drawn_rows(3, replicate, user, users);
       for (int32_t r = 1; r < n; ++r)
@@ -123,6 +128,12 @@ TEST(Bootstrap, has_in_every_replicate_the_metric_of_the_repeated_rows) {
       htl::RegressionError error;
       error.add(column(numbers, &Row::prediction), {column(numbers, &Row::label), {}, counts_of(counts, numbers)});
       EXPECT_NEAR(nrmse(counts), error.nrmse(), 1e-6);
+      for (const auto& [resampled, rows] : {std::pair{&spearman, &numbers}, std::pair{&of_ties, &tied}}) {
+        htl::Spearman ranks;
+        ranks.add(column(*rows, &Row::prediction), {column(*rows, &Row::label), {}, counts_of(counts, *rows)});
+        EXPECT_NEAR((*resampled)(counts), ranks.value(), 1e-12);
+      }
+      EXPECT_TRUE(std::isnan(of_same(counts))) << "labels that are all the same have no order";
       const at::Tensor weights = counts_of(counts, numbers);
       EXPECT_NEAR(mean(counts), ((column(numbers, &Row::prediction) * weights).sum() / weights.sum()).item<double>(), 1e-5);
     }
@@ -154,8 +165,7 @@ TEST(Bootstrap, finds_a_difference_where_there_is_one_and_none_where_there_is_no
     bad.push_back({r, 1.0, random.real(), label});
   }
   using compare::ResampledMetric;
-  const auto values = compare::resample(
-      {{ResampledMetric::auc(good)}, {ResampledMetric::auc(other)}, {ResampledMetric::auc(bad), ResampledMetric::auc(bad)}, {}}, unit, 2000, 400, 5);
+  const auto values = compare::resample({ResampledMetric::auc(good), ResampledMetric::auc(other), ResampledMetric::auc(bad)}, unit, 2000, 400, 5);
   const compare::Interval none = compare::interval_of(values[0], values[1]), some = compare::interval_of(values[0], values[2]);
   EXPECT_LT(none.low, 0.0);
   EXPECT_GT(none.high, 0.0);
@@ -163,7 +173,11 @@ TEST(Bootstrap, finds_a_difference_where_there_is_one_and_none_where_there_is_no
   EXPECT_GT(some.low, 0.2);
   EXPECT_LT(some.p, 0.01);
   EXPECT_NEAR(compare::interval_of(values[0], values[0]).p, 1.0, 1e-12);
-  EXPECT_TRUE(std::isnan(compare::interval_of(values[0], values[3]).low));
+  EXPECT_TRUE(std::isnan(compare::interval_of(values[0], std::vector<double>(400, undefined)).low));
+  EXPECT_TRUE(std::isnan(compare::interval_of(compare::mean_of({}), compare::mean_of({})).p));
+  const std::vector<double> means = compare::mean_of({&values[0], &values[2]});
+  ASSERT_EQ(means.size(), 400U);
+  for (size_t r = 0; r < means.size(); ++r) EXPECT_NEAR(means[r], 0.5 * (values[0][r] + values[2][r]), 1e-15);
 }
 
 TEST(Grid, splits_lists_of_specs) {
@@ -189,6 +203,31 @@ TEST(Grid, always_has_its_controls_and_has_nothing_twice) {
   EXPECT_EQ(compare::reference_of(kinds, "htlnet+mgda"), 1U);
   EXPECT_EQ(compare::reference_of(kinds, ""), 0U);
   EXPECT_TRUE(contains(sentence_of([&] { compare::reference_of(kinds, "htlnet+mgd"); }), "did you mean \"htlnet+mgda"));
+}
+
+TEST(Grid, has_a_row_for_what_was_predicted_outside) {
+  const std::vector<Kind> kinds = compare::kinds_of(
+      {.models = {"htlnet"}, .adjusters = {"sum"}, .losses = {"squared@z_score"}, .balancers = {"none"}, .tasks = {}, .predictions = {"trees"}});
+  const auto trees = std::find(kinds.begin(), kinds.end(), Kind::bound("trees"));
+  ASSERT_NE(trees, kinds.end());
+  EXPECT_TRUE(trees->is_bound());
+  EXPECT_EQ(trees->label(), "trees");
+  EXPECT_EQ((compare::Cell{*trees, 3, {}}.name()), "trees");
+  EXPECT_EQ(kinds[compare::reference_of(kinds, "trees")], *trees);
+  EXPECT_FALSE(Kind{.model = "trees"}.is_bound());
+}
+
+TEST(Cells, are_not_to_blame_for_what_the_machine_has_not) {
+  const auto is_out_of_memory = [](const std::string& sentence) {
+    try {
+      HTL_CHECK(false, sentence);
+    } catch (const c10::Error& error) {
+      return compare::is_out_of_memory(error);
+    }
+    return false;
+  };
+  EXPECT_TRUE(is_out_of_memory("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"));
+  EXPECT_FALSE(is_out_of_memory("the loss of task \"time\" was not finite in step 3"));
 }
 
 TEST(Grid, gives_every_label_a_file_name_of_its_own) {
@@ -246,156 +285,18 @@ TEST(Picture, escapes_texts_and_draws_nothing_that_is_not_finite) {
   EXPECT_EQ(svg.find("inf"), std::string::npos);
 }
 
-/// The program compare; htlnet's own test fixture gives the folder.
-class CompareProgram : public testing::Test {
- protected:
-#ifdef COMPARE_PROGRAM
-  static constexpr const char* program = COMPARE_PROGRAM;
-#else
-  static constexpr const char* program = "";
-#endif
-  void SetUp() override {
-    if (std::string(program).empty()) GTEST_SKIP() << "the program compare is not built: set HTL_BUILD_EXAMPLES=ON";
+TEST(Picture, has_a_few_ticks_however_close_its_values_are) {
+  const double one = 0.7213, next = std::nextafter(std::nextafter(one, 1.0), 1.0), tiny = 5e-324;
+  const std::vector<std::vector<double>> cases = {
+      {one, next}, {-next, -one}, {one, one},       {0.0, 0.0}, {0.0, tiny}, {-tiny, tiny}, {1e12, std::nextafter(1e12, 1e13)},
+      {0.0, 1.0},  {-3.0, 5e8},   {1e-300, 2e-300}, {}};
+  for (const std::vector<double>& values : cases) {
+    const compare::detail::Axis axis(values, 70.0, 620.0, false);
+    const std::vector<double> ticks = axis.ticks();
+    EXPECT_TRUE(ticks.size() >= 2 && ticks.size() <= 12) << ticks.size();
+    for (size_t t = 1; t < ticks.size(); ++t) EXPECT_GT(ticks[t], ticks[t - 1]);
+    for (const double value : values) EXPECT_TRUE(axis(value) >= 70.0 && axis(value) <= 620.0) << value;
   }
-  pid_t start(const std::string& text) const {
-    std::istringstream stream(text);
-    std::vector<std::string> words = {program};
-    for (std::string word; stream >> word;) words.push_back(word);
-    std::vector<char*> pointers;
-    for (std::string& word : words) pointers.push_back(word.data());
-    pointers.push_back(nullptr);
-    const std::string printed = folder.path(".printed").string();
-    const pid_t child = ::fork();
-    if (child != 0) return child;
-    const int file = ::open(printed.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    if (file < 0 || ::dup2(file, STDOUT_FILENO) < 0 || ::dup2(file, STDERR_FILENO) < 0 || ::chdir(folder.path().c_str()) != 0) ::_exit(126);
-    ::execv(program, pointers.data());
-    ::_exit(127);
-  }
-  htl::test::Ended end(pid_t child) const {
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), htl::read_file(folder.path(".printed"))};
-  }
-  htl::test::Ended run(const std::string& text) const { return end(start(text)); }
-  std::set<std::string> finished(const std::string& output) const {
-    std::set<std::string> names;
-    std::error_code none_yet;
-    for (const auto& entry : fs::directory_iterator(folder.path(output) / "cells", none_yet))
-      if (fs::exists(entry.path() / "cell.json")) names.insert(entry.path().filename().string());
-    return names;
-  }
-  std::string predictions(const std::string& output, const std::string& cell) const {
-    return htl::read_file(folder.path(output) / "cells" / cell / "predictions.safetensors");
-  }
-
-  static constexpr const char* small =
-      "--dataset synthetic --rows 1500 --epochs 2 --batch-size 256 --tower 8 --trunk 8 --tower-above-trunk 8 --experts 2 --threads 1 --bootstrap 50 ";
-  htl::test::TemporaryFolder folder;
-};
-
-TEST_F(CompareProgram, compares_a_grid_and_its_controls_and_goes_on_where_it_was_killed) {
-  const std::string grid = std::string(small) + "--models htlnet,mmoe --adjusters sum,cagrad:c=0.4 --seeds 2 --score click^.6*long_view ";
-  const pid_t child = start(grid + "--output killed");
-  for (int i = 0; i < 2000 && finished("killed").size() < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  ::kill(child, SIGKILL);
-  end(child);
-  const std::set<std::string> before = finished("killed");
-  ASSERT_GE(before.size(), 3U);
-  std::map<std::string, fs::file_time_type> times;
-  for (const std::string& cell : before) times[cell] = fs::last_write_time(folder.path("killed") / "cells" / cell / "cell.json");
-  htl::test::Ended went_on = run(grid + "--output killed");
-  for (int i = 0; i < 500 && went_on.text.find("another process") != std::string::npos;
-       ++i) {  // until the cell that was being trained notices that it is alone
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    went_on = run(grid + "--output killed");
-  }
-  ASSERT_EQ(went_on.status, 0) << went_on.text;
-  EXPECT_TRUE(contains(went_on.text, std::to_string(before.size()) + " cells were finished before"));
-  for (const auto& [cell, time] : times) EXPECT_EQ(fs::last_write_time(folder.path("killed") / "cells" / cell / "cell.json"), time) << cell;
-
-  const auto whole = run(grid + "--output whole --jobs 3");  // 6 kinds with their controls, 3 single tasks, 2 seeds, 2 bounds
-  ASSERT_EQ(whole.status, 0) << whole.text;
-  const std::set<std::string> cells = finished("whole");
-  EXPECT_EQ(cells, finished("killed"));
-  EXPECT_EQ(cells.size(), 2U * (4 + 2 + 3) + 2);
-  for (const std::string& cell : cells) EXPECT_EQ(predictions("whole", cell), predictions("killed", cell)) << cell;
-  EXPECT_NE(predictions("whole", "mmoe+sum+squared@z_score+none+seed1"), predictions("whole", "mmoe+sum+squared@z_score+none+seed2"));
-  EXPECT_NE(predictions("whole", "htlnet+sum+squared@z_score+none+seed1"), predictions("whole", "mmoe+sum+squared@z_score+none+seed1"));
-
-  const std::string markdown = htl::read_file(folder.path("whole") / "results.md"), html = htl::read_file(folder.path("whole") / "report.html");
-  EXPECT_TRUE(contains(markdown, "## Test metrics", "## Differences to the reference", "## Fused score", "## Gain and cost", "single_task", "oracle",
-                       "additive", "±", "cagrad:c=0.4"));
-  EXPECT_TRUE(contains(html, "<svg", "Learning curves", "</html>"));
-  for (const char* elsewhere : {"http:", "https:", "src=", "href=", "@import", "url("}) EXPECT_EQ(html.find(elsewhere), std::string::npos) << elsewhere;
-  const std::string csv = htl::read_file(folder.path("whole") / "results.csv");
-  EXPECT_TRUE(contains(csv, "htlnet,sum,squared@z_score,none,click,auc,true,0.", "htlnet,cagrad:c=0.4,squared@z_score,none,score,gauc(click),true,"));
-  EXPECT_EQ(htl::read_json(folder.path("whole") / "report.json")["pictures"].size(), 3U);
-
-  const std::string of_oracle = csv.substr(csv.find("oracle,,,,click,auc,true,")),
-                    of_model = csv.substr(csv.find("htlnet,sum,squared@z_score,none,click,auc,true,"));
-  const auto mean = [](const std::string& line) { return std::stod(line.substr(line.find("true,") + 5)); };
-  EXPECT_GT(mean(of_oracle), mean(of_model));
-
-  std::string longer = grid;
-  longer.replace(longer.find("--epochs 2"), 10, "--epochs 3");
-  const auto other = run(longer + "--output whole");
-  EXPECT_EQ(other.status, 1);
-  EXPECT_TRUE(contains(other.text, "was made with epochs 2, not 3; give another --output"));
-  const auto world = run(grid + "--output whole --seed 2");
-  EXPECT_TRUE(contains(world.text, "was made with seed 1, not 2"));
-}
-
-TEST_F(CompareProgram, tunes_every_kind_alike_and_keeps_a_cell_that_fails) {
-  const std::string grid = std::string(small) +
-                           "--models htlnet --adjusters sum --balancers none,uncertainty --losses squared@z_score|ziln --seeds 1 --tune 2 "
-                           "--without-single-tasks --output tuned";
-  const auto ended = run(grid);
-  ASSERT_EQ(ended.status, 0) << ended.text;
-  int draws = 0;
-  for (const auto& entry : fs::directory_iterator(folder.path("tuned") / "tuning")) draws += fs::exists(entry.path() / "cell.json") ? 1 : 0;
-  EXPECT_EQ(draws, 2 * (4 + 2));
-  for (const std::string& cell : finished("tuned")) {
-    if (cell == "oracle" || cell == "additive") continue;
-    const nlohmann::json rates = htl::read_json(folder.path("tuned") / "cells" / cell / "cell.json")["spec"]["rates"];
-    const std::string kind = cell.substr(0, cell.size() - 6);
-    std::vector<std::pair<double, nlohmann::json>> tried;
-    for (const char* draw : {"0", "1"}) {
-      const nlohmann::json of = htl::read_json(folder.path("tuned") / "tuning" / (kind + "+seed1+draw" + draw) / "cell.json");
-      tried.emplace_back(of["figures"]["selected_value"].get<double>(), of["spec"]["rates"]);
-    }
-    EXPECT_EQ(rates, std::min(tried[0], tried[1]).second) << cell;  // of nrmse the least
-  }
-  EXPECT_TRUE(contains(ended.text, "ziln@none", "Without single-task models there is no gain"));
-
-  const auto failed = run(std::string(small) + "--models htlnet --adjusters sum --losses squared@none --dense-lr 1e30 --seeds 1 --output failed");
-  EXPECT_EQ(failed.status, 0) << failed.text;
-  EXPECT_TRUE(contains(failed.text, "was not finite in step"));
-  EXPECT_TRUE(contains(htl::read_file(folder.path("failed") / "results.md"), "Failed: htlnet+sum+squared@none+none, seed 1: "));
-}
-
-TEST_F(CompareProgram, refuses_with_a_sentence_before_anything_is_trained) {
-  const auto refused = [&](const std::string& options, int status, const std::string& sentence) {
-    const auto ended = run(std::string(small) + options + " --output refused");
-    EXPECT_EQ(ended.status, status) << ended.text;
-    EXPECT_TRUE(contains(ended.text, sentence));
-    EXPECT_FALSE(fs::exists(folder.path("refused"))) << options;
-  };
-  refused("--models htlnt", 2, "unknown model \"htlnt\"; did you mean \"htlnet\"?");
-  refused("--models htlnet --adjusters mgdaa", 2, "did you mean \"mgda\"?");
-  refused("--models htlnet --losses zilm", 2, "did you mean \"ziln\"?");
-  refused("--models htlnet --losses squared@zscore", 2, "did you mean \"z_score\"?");
-  refused("--models htlnet --losses ziln@z_score", 2, "works in the label's unit");
-  refused("--models htlnet --losses softmax_cross_entropy:classes=3", 2, "is not for a regression");
-  refused("--models htlnet --losses focal", 1, "[0, 1]");
-  refused("--models htlnet --balancers dwaa", 2, "did you mean \"dwa\"?");
-  refused("--models htlnet --adjusters famo --balancers dwa", 2, "compares the losses before and after a step");
-  refused("--models htlnet --modle x", 2, "there is no option \"--modle\"; did you mean \"--model");
-  refused("--models htlnet --patience x", 2, "--patience");
-  refused("--models htlnet --jobs 0", 2, "--jobs");
-  refused("--models htlnet --score clik", 1, "did you mean \"click\"?");
-  refused("--models htlnet --group tab", 1, "--group \"tab\" is no column of groups; the data have \"user\"");
-  refused("--models htlnet --reference mmoe", 1, "--reference \"mmoe\" is not in the grid");
 }
 
 }  // namespace

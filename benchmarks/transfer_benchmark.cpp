@@ -66,18 +66,20 @@ struct PlainNet : torch::nn::Module {
   torch::nn::Linear rep_query{nullptr}, rep_key{nullptr}, label_query{nullptr}, label_key{nullptr};
 };
 
-std::vector<at::Tensor> views_of(int64_t rows) {
+std::vector<at::Tensor> views_of(int64_t rows, int64_t tasks = 3) {
   torch::manual_seed(1);
   const at::Tensor shared = torch::randn({rows, input_width});
-  return {shared.detach().requires_grad_(), shared.detach().requires_grad_(), shared.detach().requires_grad_()};
+  std::vector<at::Tensor> views;
+  for (int64_t t = 0; t < tasks; ++t) views.push_back(shared.detach().requires_grad_());
+  return views;
 }
 
 /// Forward and backward with given cotangents; gradients start undefined in every step, as after zero_grad().
 template <class Forward>
-void steps(benchmark::State& state, torch::nn::Module& module, const Forward& forward) {
+void steps(benchmark::State& state, torch::nn::Module& module, const Forward& forward, int64_t tasks = 3) {
   choose_backend(state.range(1) == 1);
-  std::vector<at::Tensor> views = views_of(state.range(0));
-  const std::vector<at::Tensor> cotangents(3, torch::randn({state.range(0), 1}));
+  std::vector<at::Tensor> views = views_of(state.range(0), tasks);
+  const std::vector<at::Tensor> cotangents(static_cast<size_t>(tasks), torch::randn({state.range(0), 1}));
   for (auto _ : state) {
     torch::autograd::backward(forward(views), cotangents);
     module.zero_grad();
@@ -99,6 +101,21 @@ std::vector<at::Tensor> outputs_of(htl::TaskGraph<>& graph, const std::vector<at
 void task_graph(benchmark::State& state, const htl::TaskGraphOptions& options) {
   htl::TaskGraph<> graph = graph_of(options);
   steps(state, *graph, [&](const std::vector<at::Tensor>& views) { return outputs_of(graph, views); });
+}
+
+/// Four tasks: as a chain (six edges), the same edges with the tasks named in another order, and a diamond (five edges).
+htl::TaskSet four_tasks(const std::string& form) {
+  const htl::TaskSpec click = htl::binary("click"), like = htl::binary("like"), buy = htl::binary("buy"), spend = htl::regression("spend").core();
+  if (form == "chain") return {click, like, buy, spend};
+  if (form == "reordered")
+    return {htl::TaskSpec(spend).after("click", "like", "buy"), htl::TaskSpec(buy).after("click", "like"), htl::TaskSpec(like).after("click"),
+            htl::TaskSpec(click).after()};
+  return {click, htl::TaskSpec(like).after("click"), htl::TaskSpec(buy).after("click"), htl::TaskSpec(spend).after("click", "like", "buy")};
+}
+void four_task_graph(benchmark::State& state, const std::string& form) {
+  htl::TaskGraph<> graph(four_tasks(form), htl::TaskGraphOptions(input_width));
+  steps(
+      state, *graph, [&](const std::vector<at::Tensor>& views) { return outputs_of(graph, views); }, 4);
 }
 
 void op_by_op(benchmark::State& state) {
@@ -168,5 +185,8 @@ BENCHMARK_CAPTURE(task_graph, dropout, htl::TaskGraphOptions(input_width).dropou
 BENCHMARK_CAPTURE(task_graph, no_transfer, htl::TaskGraphOptions(input_width).transfer(htl::Transfer::none))->Apply(sizes);
 BENCHMARK_CAPTURE(task_graph, stop_none, htl::TaskGraphOptions(input_width).stop_gradient(htl::StopGradient::none))->Apply(sizes);
 BENCHMARK(task_graph_forward)->Apply(sizes);
+BENCHMARK_CAPTURE(four_task_graph, chain, std::string("chain"))->Apply(sizes);
+BENCHMARK_CAPTURE(four_task_graph, reordered, std::string("reordered"))->Apply(sizes);
+BENCHMARK_CAPTURE(four_task_graph, diamond, std::string("diamond"))->Apply(sizes);
 
 }  // namespace

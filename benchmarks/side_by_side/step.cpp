@@ -6,91 +6,38 @@
 // goes.
 #include "htlnet/machine.hpp"
 #include "htlnet/trainer.hpp"
+#include "workload.hpp"
 
 #include <torch/types.h>
 
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <iostream>
 
 namespace {
 
-struct Vocabulary {
-  std::vector<int64_t> field_sizes;
-  std::vector<int64_t> sizes() const { return field_sizes; }
-  std::vector<std::string> names() const {
-    std::vector<std::string> result;
-    for (size_t f = 0; f < field_sizes.size(); ++f) result.push_back("field" + std::to_string(f));
-    return result;
-  }
-};
+using side_by_side::kuairand_shape;
+using side_by_side::median;
+using side_by_side::Products;
+using side_by_side::random_rows;
+using side_by_side::Vocabulary;
 
-/// 43 fields: three quarters of the rows are users, a fifth items, the rest 41 fields of a few to a few hundred values.
-Vocabulary kuairand_shape(int64_t rows) {
-  Vocabulary vocabulary{{rows * 3 / 4, rows / 5}};
-  const std::vector<int64_t> small = {2, 3, 3, 7, 8, 8, 9, 24, 2, 7, 50, 100, 340, 7, 2, 3, 5, 32, 32, 32};
-  for (size_t f = 0; f < 41; ++f) vocabulary.field_sizes.push_back(small[f % small.size()]);
-  return vocabulary;
-}
-
-/// @param others how many more labels like a click, "more0", …
-htl::TableData random_rows(const Vocabulary& vocabulary, int64_t count, int64_t others = 0) {
-  std::vector<torch::Tensor> columns;
-  for (const int64_t size : vocabulary.field_sizes) {
-    const torch::Tensor skewed = (torch::rand({count}).pow(size > 1000 ? 2.0 : 1.0) * static_cast<double>(size)).to(torch::kInt);
-    columns.push_back(skewed.clamp_max(size - 1));
-  }
-  const torch::Tensor click = (torch::rand({count}) < 0.44).to(torch::kFloat), view = click * (torch::rand({count}) < 0.7).to(torch::kFloat);
-  htl::Labels labels;
-  for (int64_t t = 0; t < others; ++t) labels.set("more" + std::to_string(t), {(torch::rand({count}) < 0.3).to(torch::kFloat)});
-  labels.set("click", {click}).set("long_view", {view}).set("watch_time", {click * torch::randn({count}).exp() * 30.0});
-  return htl::TableData({htl::FieldBatch::of(torch::stack(columns, 1).contiguous()), {}, labels});
-}
-
-/// Every matrix product of one step of the default model (towers 128-64-32 on D columns, fusions of 128 and 10), forward and backward, and nothing else.
-class Products {
- public:
-  Products(int64_t rows, int64_t width) {
-    const std::vector<int64_t> hidden = {128, 64, 32, 1};
-    for (int64_t t = 0; t < 3; ++t) {
-      int64_t in = width;
-      for (const int64_t out : hidden) {
-        add(rows, in, out, /*input_gradient=*/true);
-        if (t > 0 && in == width) add(rows, 138, out, /*input_gradient=*/t > 1);  // what the fusions pass on, their maps composed with the layer
-        in = out;
-      }
-    }
-    for (int64_t source = 0; source < 2; ++source) add(rows, 128, 128, /*input_gradient=*/false);  // the attention's form
-  }
-  void run() {
-    for (auto& p : products_) {
-      at::mm_out(p.y, p.x, p.w.t());
-      at::mm_out(p.dw, p.y.t(), p.x);
-      if (p.input_gradient) at::mm_out(p.dx, p.y, p.w);
+/// Every matrix product of one step of the default model: towers 128-64-32 on D columns, fusions of 128 and 10.
+Products products_of_the_default_model(int64_t rows, int64_t width) {
+  Products products;
+  const std::vector<int64_t> hidden = {128, 64, 32, 1};
+  for (int64_t t = 0; t < 3; ++t) {
+    int64_t in = width;
+    for (const int64_t out : hidden) {
+      products.add(rows, in, out, /*input_gradient=*/true);
+      if (t > 0 && in == width) products.add(rows, 138, out, /*input_gradient=*/t > 1);  // what the fusions pass on, their maps composed with the layer
+      in = out;
     }
   }
-  double flop() const { return flop_; }
-
- private:
-  struct Product {
-    at::Tensor x, w, y, dw, dx;
-    bool input_gradient;
-  };
-  void add(int64_t rows, int64_t in, int64_t out, bool input_gradient) {
-    products_.push_back(
-        {torch::randn({rows, in}), torch::randn({out, in}), torch::empty({rows, out}), torch::empty({out, in}), torch::empty({rows, in}), input_gradient});
-    flop_ += static_cast<double>(rows * in * out) * (input_gradient ? 6.0 : 4.0);
-  }
-  std::vector<Product> products_;
-  double flop_ = 0.0;
-};
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
+  for (int64_t source = 0; source < 2; ++source) products.add(rows, 128, 128, /*input_gradient=*/false);  // the attention's form
+  return products;
 }
 
 /// Medians of the parts of an adjusted step, and of its bare matrix products.
@@ -102,7 +49,7 @@ nlohmann::ordered_json time_parts(const Vocabulary& vocabulary, const htl::Table
   htl::RowTables tables(net->embedding);
   htl::RowAdagrad rows(tables, {.lr = 0.05});
   htl::FusedAdam dense(htl::dense_parameters(*net), {.lr = 1e-3});
-  Products products(batch_size, net->embedding->width());
+  Products products = products_of_the_default_model(batch_size, net->embedding->width());
   std::vector<std::pair<std::string, std::vector<double>>> parts = {{"lookup", {}},        {"forward", {}},         {"losses", {}},  {"backward", {}},
                                                                     {"row_optimizer", {}}, {"dense_optimizer", {}}, {"products", {}}};
   htl::BatchLoader loader(data, {.batch_size = batch_size, .shuffle = true});

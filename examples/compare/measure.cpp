@@ -5,12 +5,11 @@
 
 #include <examples/htlnet/data/load.hpp>
 #include <examples/htlnet/data/synthetic_dataset.hpp>
+#include <examples/htlnet/parts_by_name.hpp>
 
 #include <htl/io/safetensors.hpp>
-#include <htl/loss/built_in_losses.hpp>
 #include <htl/metrics/grouped_auc.hpp>
 #include <htl/metrics/task_metrics.hpp>
-#include <htl/task/built_in_transforms.hpp>
 
 #include <ATen/ops/_unique.h>
 #include <ATen/ops/arange.h>
@@ -18,18 +17,6 @@
 
 namespace compare {
 namespace {
-
-/// The task without losses of its own.
-htl::TaskSpec without_losses(const htl::TaskSpec& task) {
-  htl::TaskSpec result(task.name(), task.kind(), task.classes());
-  if (task.parents()) result = result.after(*task.parents());
-  return result.core(task.is_core())
-      .calibration(task.calibration())
-      .observed_when(task.observed_when())
-      .weight(task.weight())
-      .mask_column(task.mask_column())
-      .weight_column(task.weight_column());
-}
 
 /// The rows with the labels of one task only, masked where it is not observed.
 htl::TableData rows_of_task(const htl::TableData& rows, const htl::TaskSet& tasks, const std::string& name) {
@@ -50,12 +37,7 @@ htl::TaskSet tasks_of(const htl::TaskSet& tasks, const Kind& kind) {
   for (const htl::TaskSpec& task : tasks) {
     if (!kind.task.empty() && task.name() != kind.task) continue;
     htl::TaskSpec spec = task;
-    if (kind.loss != as_the_data_say && task.is_core() && task.kind() == htl::TaskKind::regression) {
-      const size_t at = kind.loss.find('@');
-      spec = without_losses(task)
-                 .transform(htl::built_in_transforms().make(htl::parse_spec(kind.loss.substr(at + 1))))
-                 .loss(htl::built_in_losses().make(htl::parse_spec(kind.loss.substr(0, at))));
-    }
+    if (kind.loss != as_the_data_say && task.is_core() && task.kind() == htl::TaskKind::regression) spec = htlnet::with_loss(task, kind.loss);
     if (!kind.task.empty()) spec = spec.after().observed_when("");
     specs.push_back(spec);
   }

@@ -18,15 +18,14 @@ struct Entry {
   std::string task, part;
 };
 
-/// @param option named in sentences
 /// @param form what a part looks like, for sentences
-std::vector<Entry> entries_of(const std::string& text, const char* option, const char* form) {
+std::vector<Entry> entries_of(const std::string& text, const char* form) {
   std::vector<Entry> entries;
   for (size_t start = 0; start < text.size();) {
     const size_t end = std::min(text.find('|', start), text.size());
     const std::string entry = text.substr(start, end - start);
     const size_t equals = entry.find('=');
-    HTL_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < entry.size() && entry.find(':') > equals, "htlnet: ", option, " expected TASK=", form,
+    HTL_CHECK(equals != std::string::npos && equals > 0 && equals + 1 < entry.size() && entry.find(':') > equals, "htlnet: expected TASK=", form,
               ", several with | between them, got \"", entry, "\"");
     entries.push_back({entry.substr(0, equals), entry.substr(equals + 1)});
     start = end + 1;
@@ -63,23 +62,21 @@ htl::TaskSpec with_loss(const htl::TaskSpec& task, const std::string& text) {
 }
 
 void check_losses_text(const std::string& text) {
-  for (const Entry& entry : entries_of(text, loss_option, loss_form)) {
+  for (const Entry& entry : entries_of(text, loss_form)) {
     loss_of(entry.part);
     if (const size_t at = entry.part.find('@'); at != std::string::npos) htl::built_in_transforms().make(htl::parse_spec(entry.part.substr(at + 1)));
   }
 }
 void check_calibrators_text(const std::string& text) {
-  for (const Entry& entry : entries_of(text, calibrate_option, calibrate_form)) htl::built_in_calibrators().make(htl::parse_spec(entry.part));
+  for (const Entry& entry : entries_of(text, calibrate_form)) htl::built_in_calibrators().make(htl::parse_spec(entry.part));
 }
 void check_balancer_text(const std::string& text) {
   if (text != "none") balancer_of(text);
 }
 
-htl::TaskSet with_losses(const htl::TaskSet& tasks, const std::string& text) {
-  return changed(tasks, entries_of(text, loss_option, loss_form), loss_option, with_loss);
-}
+htl::TaskSet with_losses(const htl::TaskSet& tasks, const std::string& text) { return changed(tasks, entries_of(text, loss_form), loss_option, with_loss); }
 htl::TaskSet with_calibrators(const htl::TaskSet& tasks, const std::string& text) {
-  return changed(tasks, entries_of(text, calibrate_option, calibrate_form), calibrate_option,
+  return changed(tasks, entries_of(text, calibrate_form), calibrate_option,
                  [](const htl::TaskSpec& task, const std::string& part) { return task.calibration(htl::built_in_calibrators().make(htl::parse_spec(part))); });
 }
 bool has_calibrators(const htl::TaskSet& tasks) {

@@ -136,8 +136,10 @@ TEST_F(CompareTables, hold_for_models_that_attend_to_histories_and_embed_numbers
     ASSERT_EQ(ended.status, 0) << ended.text;
     EXPECT_EQ(ended.text.find("Failed"), std::string::npos) << ended.text;
     made[how] = predictions(output, "mmoe+core_task+squared@z_score+none+seed1");
-    for (const auto& [other, bytes] : made)
-      if (other != how) EXPECT_NE(bytes, made[how]) << how << "against " << other;
+    for (const auto& [other, bytes] : made) {
+      if (other == how) continue;
+      EXPECT_NE(bytes, made[how]) << how << "against " << other;
+    }
   }
   EXPECT_TRUE(contains(run(command + "--attend seen=item --output out0").text, "was made with"));
 }

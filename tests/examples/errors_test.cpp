@@ -188,7 +188,8 @@ TEST_F(ProgramErrors, AdjustersThatAreNoneOrDoNotFitTheTasks) {
 }
 
 TEST_F(ProgramErrors, LossesBalancersAndCalibratorsThatAreNoneOrDoNotFitTheTasks) {
-  EXPECT_TRUE(contains(refused(train + "--loss time", 2), "--loss expected TASK=LOSS[:option=value,…][@TRANSFORM], several with | between them, got \"time\""));
+  EXPECT_TRUE(
+      contains(refused(train + "--loss time", 2), "--loss: expected TASK=LOSS[:option=value,…][@TRANSFORM], several with | between them, got \"time\""));
   EXPECT_TRUE(contains(refused(train + "--loss time=hubber", 2), "did you mean \"huber\"?"));
   EXPECT_TRUE(contains(refused(train + "--loss time=huber@log2p", 2), "did you mean \"log1p\"?"));
   EXPECT_TRUE(contains(refused(train + "--loss tim=huber"), "--loss names the task \"tim\", which the data don't have; did you mean \"time\"?"));

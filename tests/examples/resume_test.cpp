@@ -278,7 +278,7 @@ TEST_F(Resume, OfACalibratedRunFitsItsCalibratorsOnceMoreAndPredictsByThem) {
   EXPECT_NE(with["click"]["log_loss"], without["click"]["log_loss"]);
   EXPECT_NE(with["watch_time"]["calibration_ratio"], without["watch_time"]["calibration_ratio"]);
   EXPECT_EQ(with["long_view"], without["long_view"]);
-  const double scale = calibrated.at("tasks").at(2).at("calibration").at("statistics").at("scale").get<double>();
+  const double scale = calibrated.at("tasks").at(2).at("calibration").at("statistics").at("factor").get<double>();
   const auto mean_of = [&](const std::string& run) {
     EXPECT_EQ(this->run({"predict", "--run", folder.path(run).string(), "--output", folder.path(run + ".csv").string(), "--threads", "1"}).status, 0);
     std::ifstream file(folder.path(run + ".csv"));

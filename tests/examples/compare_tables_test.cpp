@@ -123,12 +123,12 @@ TEST_F(CompareTables, hold_for_models_that_attend_to_histories_and_embed_numbers
   }
   write("data/rows.csv", rows);
   std::string text = schema;
-  text.replace(text.find("bucketised = [\"price\"]"), 23, "numeric = [\"price\"]\nmulti_valued = { seen = \" \" }");
+  text.replace(text.find("bucketised = [\"price\"]"), 22, "numeric = [\"price\"]\nmulti_valued = { seen = \" \" }");
   text.replace(text.find("groups = [\"user\", \"town\"]"), 25, "groups = [\"user\"]");
   write("schema.toml", text);
   std::string models = grid;
   models.replace(models.find("htlnet --adjusters sum"), 22, "htlnet,shared_bottom,mmoe --adjusters core_task");
-  const std::string command = models + "--batch-size 64 --seeds 1 --bootstrap 0 --without-single-tasks ";
+  const std::string command = models + "--seeds 1 --bootstrap 0 --without-single-tasks ";
   std::map<std::string, std::string> made;
   for (const std::string how : {"", "--attend seen=item ", "--numbers-by periodic ", "--numbers-by piecewise --attend seen=item "}) {
     const std::string output = "out" + std::to_string(made.size());

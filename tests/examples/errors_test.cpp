@@ -25,11 +25,6 @@ std::string replaced(std::string text, const std::string& piece, const std::stri
   return at == std::string::npos ? text : text.replace(at, piece.size(), instead);
 }
 
-std::string replaced_all(std::string text, const std::string& piece, const std::string& instead) {
-  for (size_t at = 0; (at = text.find(piece, at)) != std::string::npos; at += instead.size()) text.replace(at, piece.size(), instead);
-  return text;
-}
-
 class ProgramErrors : public htl::test::ProgramTest {
  protected:
   void SetUp() override {
@@ -201,7 +196,7 @@ TEST_F(ProgramErrors, LossesBalancersAndCalibratorsThatAreNoneOrDoNotFitTheTasks
       contains(refused(train + "--adjuster famo --balancer dwa"), "--adjuster famo compares the losses before and after a step, which --balancer dwa changes"));
   EXPECT_TRUE(contains(refused(train + "--calibrate click=plat", 2), "did you mean \"platt\"?"));
   EXPECT_TRUE(contains(refused(train + "--calibrate time=platt"), "the calibrator \"platt\" is not for a regression task as \"time\" is"));
-  write("data/rows.csv", replaced_all(good_rows(), ",valid,", ",test,"));
+  write("schema.toml", replaced(good_schema, ", valid = \"valid\"", ""));
   EXPECT_TRUE(contains(refused(train + "--calibrate click=platt"), "--calibrate is fitted to validation rows, and there are none"));
 }
 

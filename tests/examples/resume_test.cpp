@@ -259,7 +259,8 @@ TEST_F(Resume, WithBalancersAndLossesGoesOnFromWhatTheyRememberAndLearn) {
     for (const nlohmann::json& line : lines)
       if (line["kind"] == "step") weights.push_back(line.at("loss_weights"));
     ASSERT_GT(weights.size(), 4U);
-    EXPECT_NE(weights.back(), weights.front());
+    const bool waits = std::string(balancer) == "dwa";  // for two epochs that it can compare
+    EXPECT_EQ(weights.back() == weights.front(), waits);
     const nlohmann::json tasks = htl::read_json(folder.path("straight") / "tasks.json").at("tasks");
     EXPECT_EQ(tasks.at(1).at("losses").at(0).at("name"), "focal");
     EXPECT_EQ(tasks.at(2).at("losses").at(0).at("name"), "bucket_softmax");

@@ -31,7 +31,8 @@ at::Tensor read_losses(const TaskLosses& losses, const std::vector<std::string>&
               "\" on ", loss.device(), ", the first on ", detached.front().device());
     detached.push_back(loss.detach().reshape({}).to(at::kDouble));
   }
-  const at::Tensor &active = losses.active, result = at::stack(detached);
+  const at::Tensor& active = losses.active;
+  at::Tensor result = at::stack(detached);
   const auto tasks = static_cast<int64_t>(names.size());
   HTL_CHECK(!active.defined() || (active.dim() == 1 && active.size(0) == tasks && active.scalar_type() == at::kBool && active.device() == result.device()),
             "htl::Balancer: expected losses.active as one bool for each of ", tasks, " tasks on ", result.device(), ", got ",

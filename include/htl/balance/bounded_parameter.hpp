@@ -43,7 +43,7 @@ struct BoundedFunction : torch::autograd::Function<BoundedFunction<>> {
 template <class = void>
 at::Tensor bounded(const char* who, const at::Tensor& parameter, const ParameterBounds& bounds) {
   HTL_CHECK(bounds.low <= bounds.high, who, ": expected bounds with low ≤ high, got ", bounds.low, " and ", bounds.high);
-  const at::Tensor exact = parameter.to(at::kDouble);
+  at::Tensor exact = parameter.to(at::kDouble);
   if (std::isinf(bounds.low) && std::isinf(bounds.high)) return exact;
   return BoundedFunction<>::apply(exact, bounds.low, bounds.high);
 }

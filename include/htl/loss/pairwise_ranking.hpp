@@ -104,7 +104,7 @@ struct PairwiseRanking {
   at::Tensor groups(const LossInput& input) const {
     const at::Tensor* const column = input.context.find(options.group);
     const bool whole = column && column->defined() && !column->is_floating_point();
-    const at::Tensor groups = detail::column_of(kWho, input.context, options.group, whole ? at::kLong : at::kDouble);
+    at::Tensor groups = detail::column_of(kWho, input.context, options.group, whole ? at::kLong : at::kDouble);
     check_shape(kWho, "groups", groups, {input.output.size(0)});
     return groups;
   }

@@ -45,7 +45,7 @@ class PeriodicEmbeddingImpl : public torch::nn::Cloneable<PeriodicEmbeddingImpl>
  public:
   /// @brief Checks the options and makes the parameters.
   /// @throws c10::ValueError on sizes below 1 or sigma ≤ 0
-  explicit PeriodicEmbeddingImpl(PeriodicEmbeddingOptions embedding_options) : options(std::move(embedding_options)) { reset(); }
+  explicit PeriodicEmbeddingImpl(const PeriodicEmbeddingOptions& embedding_options) : options(embedding_options) { reset(); }
 
   /// @brief Makes the parameters anew; from the default generator.
   void reset() override {

@@ -155,7 +155,7 @@ class TargetAttentionImpl : public torch::nn::Cloneable<TargetAttentionImpl> {
            entries.scalar_type() == weight.scalar_type() && target.scalar_type() == weight.scalar_type();
   }
   double dropout() const { return is_training() ? options.dropout() : 0.0; }
-  at::Tensor scores_of(at::Tensor hidden) { return output_->forward(rest_ ? rest_->forward(hidden) : hidden).squeeze(1); }
+  at::Tensor scores_of(const at::Tensor& hidden) { return output_->forward(rest_ ? rest_->forward(hidden) : hidden).squeeze(1); }
 
   /// Entries [N, D] in bags → [B, D], and weights [N].
   std::pair<at::Tensor, at::Tensor> attend_in_loops(const at::Tensor& entries, const at::Tensor& offsets, const at::Tensor& target) {

@@ -51,7 +51,7 @@ struct GroupedTransform {
   GroupedTransform fitted(const at::Tensor& values, const Named<at::Tensor>& columns) const {
     HTL_CHECK(!column.empty() && buckets >= 1 && min_rows >= 1 && std::is_sorted(given.begin(), given.end()),
               "htl::grouped: expected a column's name, buckets ≥ 1, min_rows ≥ 1 and edges in ascending order");
-    const at::Tensor by = columns[column];
+    const at::Tensor& by = columns[column];
     HTL_CHECK(by.isfinite().all().item<bool>(), "htl::grouped: expected a finite \"", column, "\" in every observed row, got NaN or infinity; mask those rows");
     GroupedTransform copy = *this;
     copy.edges = given;

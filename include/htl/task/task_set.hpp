@@ -266,7 +266,7 @@ class TaskSet {
       HTL_CHECK(contains(name), sentence("the task \"" + name + "\", which is not there; did you mean \"" + nearest(name, names()) + "\"?"));
       HTL_CHECK(name != task.name(), sentence("its own task; name another one"));
       const TaskKind kind = (*this)[name].kind();
-      HTL_CHECK(loss.can_read(kind), sentence("the task \"" + name + "\", which is " + to_string(kind) + "; expected a " + kinds + " task"));
+      HTL_CHECK(loss.can_read(kind), sentence(c10::str("the task \"", name, "\", which is ", to_string(kind), "; expected a ", kinds, " task")));
     }
   }
 

@@ -216,7 +216,7 @@ std::optional<CellResult> run_cell(const Setup& setup, const Cell& cell, const s
     torch::manual_seed(cell.seed);
     return Training(setup, cell, is_asked_to_stop).run();
   } catch (const c10::Error& error) {
-    if (is_out_of_memory(error)) throw;  // of the machine, not of the cell: another time it may go well
+    if (htlnet::is_out_of_memory(error)) throw;  // of the machine, not of the cell: another time it may go well
     CellResult failed;
     failed.figures["failed"] = error.what_without_backtrace();
     return failed;

@@ -7,7 +7,6 @@
 
 #include <functional>
 #include <optional>
-#include <string_view>
 
 namespace compare {
 
@@ -16,12 +15,6 @@ struct CellResult {
   nlohmann::ordered_json figures;  ///< best epoch, metrics, curve, cost; or `failed`: a sentence
   htl::Predictions test;           ///< of the test rows, float32; empty where it failed
 };
-
-/// @brief Whether LibTorch could not get memory: nothing that a cell is to blame for.
-inline bool is_out_of_memory(const c10::Error& error) {
-  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
-         std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos;
-}
 
 /// @brief Trains a cell on as many threads as LibTorch has, with its default generator seeded by the cell's seed: the same cell gives the same bits.
 ///

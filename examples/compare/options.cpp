@@ -2,6 +2,7 @@
 #include "options.hpp"
 
 #include <examples/htlnet/adjuster.hpp>
+#include <examples/htlnet/parts_by_name.hpp>
 
 #include <htl/balance/built_in_balancers.hpp>
 #include <htl/loss/built_in_losses.hpp>
@@ -107,14 +108,9 @@ htl::Named<std::string> named_files(const std::vector<std::string>& texts) {
 htl::Named<std::string> attended(const std::vector<std::string>& texts) {
   htl::Named<std::string> targets;
   for (const std::string& text : texts)
-    for (size_t start = 0; start <= text.size();) {
-      const size_t end = std::min(text.find('|', start), text.size());
-      const std::string entry = text.substr(start, end - start);
-      const size_t at = entry.find('=');
-      HTL_CHECK(at != std::string::npos && at > 0 && at + 1 < entry.size(), "compare: --attend expected HISTORY=TARGET, got \"", entry, "\"");
-      HTL_CHECK(!targets.contains(entry.substr(0, at)), "compare: --attend names the history \"", entry.substr(0, at), "\" twice");
-      targets.set(entry.substr(0, at), entry.substr(at + 1));
-      start = end + 1;
+    for (const auto& [history, target] : htlnet::pairs_of(text, "compare: --attend", "HISTORY=TARGET")) {
+      HTL_CHECK(!targets.contains(history), "compare: --attend names the history \"", history, "\" twice");
+      targets.set(history, target);
     }
   return targets;
 }

@@ -3,9 +3,12 @@
 /// @brief What the program asks of its machine: threads, matrix products chosen by the processor and checked to be exact, figures for the summary.
 #pragma once
 
+#include <c10/util/Exception.h>
+
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace htlnet {
 
@@ -30,6 +33,12 @@ void return_freed_memory();
 
 /// The value behind NAME and ":" in the first line of a file of /proc that begins with NAME; "unknown" where there is none.
 std::string proc_field(const std::filesystem::path& path, const std::string& name);
+
+/// Whether LibTorch could not get memory. Of the CPU's allocator only the sentence tells.
+inline bool is_out_of_memory(const c10::Error& error) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos;
+}
 
 /// Bytes of memory that this process may still take: what the machine has free, its control group allows, and its own limit leaves.
 double available_memory();

@@ -27,7 +27,6 @@
 #include <iostream>
 #include <new>
 #include <optional>
-#include <string_view>
 
 namespace htlnet {
 namespace {
@@ -338,9 +337,7 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     return htlnet::complain(htlnet::out_of_memory);
   } catch (const c10::Error& error) {
-    if (std::string_view(error.what_without_backtrace()).find("can't allocate memory") != std::string_view::npos)
-      return htlnet::complain(htlnet::out_of_memory);
-    return htlnet::complain(error.what_without_backtrace());
+    return htlnet::complain(htlnet::is_out_of_memory(error) ? htlnet::out_of_memory : error.what_without_backtrace());
   } catch (const std::exception& error) {
     return htlnet::complain(error.what());
   }

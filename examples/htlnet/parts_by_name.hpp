@@ -7,8 +7,15 @@
 #include <htl/task/task_set.hpp>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace htlnet {
+
+/// What stands before and behind the "=" of each NAME=PART of a text, with "|" between them.
+/// @param who begins the sentence of what is none
+/// @param form what an entry looks like, for that sentence
+std::vector<std::pair<std::string, std::string>> pairs_of(const std::string& text, const char* who, const char* form);
 
 /// Whether a text is TASK=PART entries with "|" between them, and each part one that exists.
 /// @throws c10::ValueError with a sentence

@@ -101,11 +101,12 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
     std::vector<torch::Tensor> own;
     for (const auto& [name, loss] : losses.back().values) own.push_back(loss.detach());
     values.push_back(torch::stack(own));
-    if (net_->balancer) losses.back() = net_->balancer(losses.back());
   }
   StepResult result;
   result.losses = values.size() == 1 ? values.front() : torch::stack(values).mean(0);
   if (device_.is_cpu()) check_finite(watch_losses(result.losses.isfinite()));
+  if (net_->balancer)
+    for (htl::TaskLosses& of_part : losses) of_part = net_->balancer(of_part);
   if (adjusted) {
     result.report = losses.size() == 1 ? htl::backward(losses.front(), adjuster) : htl::backward(losses, adjuster);
   } else if (watch) {

@@ -68,7 +68,8 @@ class InputsImpl : public torch::nn::Module {
     if (const int64_t numbers = options.embedded_numbers() + options.numeric_width; numbers > 0)
       htl::check_shape("models::Inputs", "numbers", batch.numeric, {batch.rows(), numbers});
     if (!learns()) return embedding->forward(batch);
-    std::vector<at::Tensor> parts{embedding->lookup(batch.fields.select(pooled_), pooled_).values()};
+    htl::Lookup pooled = attentions.empty() ? embedding->lookup(batch) : embedding->lookup(batch.fields.select(pooled_), pooled_);
+    std::vector<at::Tensor> parts{pooled.values()};
     for (size_t h = 0; h < attentions.size(); ++h) {
       const AttendedHistory& of = options.histories[h];
       const htl::FieldBatch history = batch.fields.select({of.history}).as_bags();

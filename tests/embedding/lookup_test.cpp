@@ -442,6 +442,10 @@ TEST_F(FieldEmbeddingTest, LooksUpSomeFieldsAsAllOfThem) {
   EXPECT_FALSE(batch.as_bags().is_short());
   EXPECT_TRUE(contains(sentence_of([&] { batch.select({1, 4}); }), "htl::FieldBatch: expected positions of its 4 fields, got 4"));
   EXPECT_TRUE(contains(sentence_of([&] { batch.select({}); }), "htl::FieldBatch: expected at least one field to select, got none"));
+  FieldBatch bags = FieldBatch::bags(at::zeros({3}, at::kLong), at::tensor({0, 2, 1, 3, 3}, at::kLong), 2);
+  EXPECT_TRUE(contains(sentence_of([&] { bags.select({1}); }), "htl::FieldBatch: expected offsets from 0 to 3, the number of ids, that don't decrease"));
+  bags.offsets = at::tensor({0, 1, 2, 3, 4}, at::kLong);
+  EXPECT_TRUE(contains(sentence_of([&] { bags.select({1}); }), "expected offsets from 0 to 3"));
   EXPECT_TRUE(contains(sentence_of([&] { embedding->lookup(batch, {0, 1, -1, 2}); }), "htl::FieldEmbedding: expected positions of its 4 fields, got -1"));
   EXPECT_TRUE(contains(sentence_of([&] { embedding->lookup(batch, {0, 1}); }), "htl::lookup: expected ids of 2 fields, got 4"));
 }

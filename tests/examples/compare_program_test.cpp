@@ -22,7 +22,7 @@ constexpr double undefined = std::numeric_limits<double>::quiet_NaN();
 
 TEST_F(CompareProgram, compares_a_grid_and_its_controls_and_goes_on_where_it_was_killed) {
   const std::string grid = std::string(small) + "--models htlnet,mmoe --adjusters sum,cagrad:c=0.4 --seeds 2 --score click^.6*long_view ";
-  const pid_t child = start(grid + "--output killed");
+  const pid_t child = start(htl::test::words(grid + "--output killed"));
   for (int i = 0; i < 2000 && finished("killed").size() < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   ::kill(child, SIGKILL);
   end(child);
@@ -139,8 +139,8 @@ TEST_F(CompareProgram, refuses_with_a_sentence_before_anything_is_trained) {
   refused("--models htlnet --jobs 0", 2, "--jobs");
   refused("--models htlnet --score clik", 1, "did you mean \"click\"?");
   refused("--models htlnet --group tab", 1, "--group \"tab\" is no column of groups; the data have \"user\"");
-  refused("--models htlnet --attend user", 2, "--attend expected HISTORY=TARGET, got \"user\"");
-  refused("--models htlnet --attend usr=item", 1, "--attend names the field \"usr\", which the data don't have; did you mean \"user\"?");
+  refused("--models htlnet --attend user", 2, "--attend expected HISTORY=TARGET, several with | between them, got \"user\"");
+  refused("--models htlnet --attend usr=item", 1, "htl::FeatureMap: there is no field \"usr\"; did you mean \"user\"?");
   refused("--models htlnet --attend user=item", 1, "--attend expected a multi-valued field and a categorical one");
   refused("--models htlnet --numbers-by periodic", 1, "--numbers-by periodic embeds numeric features, and the data have none");
   refused("--models htlnet --numbers-by sines", 2, "--numbers-by");

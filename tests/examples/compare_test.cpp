@@ -8,6 +8,7 @@
 #include <examples/compare/expression.hpp>
 #include <examples/compare/grid.hpp>
 #include <examples/compare/picture.hpp>
+#include <examples/htlnet/machine.hpp>
 
 #include <htl/metrics/auc.hpp>
 #include <htl/metrics/regression_error.hpp>
@@ -222,7 +223,7 @@ TEST(Cells, are_not_to_blame_for_what_the_machine_has_not) {
     try {
       HTL_CHECK(false, sentence);
     } catch (const c10::Error& error) {
-      return compare::is_out_of_memory(error);
+      return htlnet::is_out_of_memory(error);
     }
     return false;
   };

@@ -11,8 +11,6 @@
 #include <sys/resource.h>
 #include <zlib.h>
 
-#include <fstream>
-
 namespace {
 
 namespace fs = std::filesystem;
@@ -32,10 +30,6 @@ class ProgramErrors : public htl::test::ProgramTest {
     if (IsSkipped()) return;
     write("data/rows.csv", good_rows());
     write("schema.toml", good_schema);
-  }
-  void write(const std::string& name, const std::string& text) const {
-    fs::create_directories(folder.path(name).parent_path());
-    std::ofstream(folder.path(name), std::ios::binary) << text;
   }
   static std::string good_rows() {
     std::string rows = "user,age,part,click,kind,time\n";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// @file program.hpp
-/// @brief Programs in child processes, for tests of what a user sees; ProgramTest: htlnet.
+/// @brief Programs in child processes, for tests of what a user sees.
 #pragma once
 
 #include <htl/io/atomic_file.hpp>
@@ -15,6 +15,8 @@
 
 #include <chrono>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <sstream>
 #include <string>
@@ -65,42 +67,59 @@ inline Ended end_program(pid_t child, const TemporaryFolder& folder) {
   return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(folder.path(".printed"))};
 }
 
-/// @brief A test that runs htlnet, in a folder of its own that is the child's working directory.
+#ifdef HTLNET_PROGRAM
+inline constexpr const char* htlnet_program = HTLNET_PROGRAM;
+#else
+inline constexpr const char* htlnet_program = "";
+#endif
+
+/// @brief A test that runs a program, htlnet unless another is named, in a folder of its own that is the child's working directory.
 class ProgramTest : public testing::Test {
  protected:
-#ifdef HTLNET_PROGRAM
-  static constexpr const char* program = HTLNET_PROGRAM;
-#else
-  static constexpr const char* program = "";
-#endif
+  explicit ProgramTest(std::string path = htlnet_program, std::string name = "htlnet") : program(std::move(path)), name_(std::move(name)) {}
   void SetUp() override {
-    if (std::string(program).empty()) GTEST_SKIP() << "the program htlnet is not built: set HTL_BUILD_EXAMPLES=ON";
+    if (program.empty()) GTEST_SKIP() << "the program " << name_ << " is not built: set HTL_BUILD_EXAMPLES=ON";
   }
-  /// Runs the program.
+  /// Starts the program.
   /// @param in_child called in the child before the program begins: limits
+  pid_t start(std::vector<std::string> arguments, const std::function<void()>& in_child = {}) const {
+    return start_program(program, std::move(arguments), folder, in_child);
+  }
+  /// Waits for it.
+  Ended end(pid_t child) const { return end_program(child, folder); }
+  /// Runs the program.
   /// @param signal sent after a time; 0 = none
   Ended run(std::vector<std::string> arguments, const std::function<void()>& in_child = {}, int signal = 0, std::chrono::microseconds after = {}) const {
-    const pid_t child = start_program(program, std::move(arguments), folder, in_child);
+    const pid_t child = start(std::move(arguments), in_child);
     if (signal != 0) {
       std::this_thread::sleep_for(after);
       ::kill(child, signal);
     }
-    return end_program(child, folder);
+    return end(child);
   }
   Ended run(const std::string& text, const std::function<void()>& in_child = {}) const { return run(words(text), in_child); }
   /// Runs the program and sends it a signal as soon as `when` holds; where it ends before that, none.
   Ended run_until(const std::function<bool()>& when, int signal, std::vector<std::string> arguments) const {
-    const pid_t child = start_program(program, std::move(arguments), folder);
+    const pid_t child = start(std::move(arguments));
     const auto ended = [&] {
       siginfo_t info{};
       return ::waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid != 0;
     };
     while (!when() && !ended()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     ::kill(child, signal);
-    return end_program(child, folder);
+    return end(child);
+  }
+  /// Makes a file in the folder.
+  void write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories(folder.path(name).parent_path());
+    std::ofstream(folder.path(name), std::ios::binary) << text;
   }
 
+  const std::string program;
   TemporaryFolder folder;
+
+ private:
+  std::string name_;
 };
 
 }  // namespace htl::test

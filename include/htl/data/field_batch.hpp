@@ -66,20 +66,23 @@ struct FieldBatch {
   }
   /// @brief The ids of some fields, in the given order: what `FieldEmbedding::lookup(batch, fields)` takes. A history's entries, one by one, are the ids of
   /// `select({history})`.
-  /// @throws c10::IndexError for a position that is no field
+  /// @throws c10::IndexError for a position that is no field; c10::ValueError without positions, and on the CPU for bags outside of the ids
   ///
   /// **Cost**: copies the ids that it takes. **Device**: any; of bags it synchronises once on CUDA, for their number.
   FieldBatch select(const std::vector<int64_t>& positions) const {
     std::vector<at::Tensor> starts, ends;
     for (const int64_t position : positions) {
       HTL_CHECK_INDEX(position >= 0 && position < fields, "htl::FieldBatch: expected positions of its ", fields, " fields, got ", position);
-      const auto of_field = [&](const at::Tensor& t, int64_t from) { return t.narrow(0, from, t.size(0) - 1).view({rows(), fields}).select(1, position); };
+      const auto of_field = [&](const at::Tensor& t, int64_t from) { return t.narrow(0, from, t.size(0) - 1).reshape({rows(), fields}).select(1, position); };
       starts.push_back(is_short() ? ids.select(1, position) : of_field(offsets, 0));
       if (!is_short()) ends.push_back(of_field(offsets, 1));
     }
     HTL_CHECK(!positions.empty(), "htl::FieldBatch: expected at least one field to select, got none");
     if (is_short()) return of(at::stack(starts, 1));
     const at::Tensor first = at::stack(starts, 1).reshape({-1}), lengths = at::stack(ends, 1).reshape({-1}) - first;
+    if (offsets.is_cpu() && lengths.numel() > 0)
+      HTL_CHECK(lengths.min().item<int64_t>() >= 0 && first.min().item<int64_t>() >= 0 && (first + lengths).max().item<int64_t>() <= ids.size(0),
+                "htl::FieldBatch: expected offsets from 0 to ", ids.size(0), ", the number of ids, that don't decrease");
     const at::Tensor after = lengths.cumsum(0), chosen = at::cat({after.new_zeros({1}), after});
     const int64_t count = chosen[-1].item<int64_t>();
     const at::Tensor place = after.new_ones({count}).cumsum(0) - 1 + (first - chosen.narrow(0, 0, lengths.size(0))).repeat_interleave(lengths, 0, count);

@@ -101,9 +101,10 @@ class PiecewiseLinearEmbeddingImpl : public torch::nn::Cloneable<PiecewiseLinear
       for (size_t m = 0; m < of.size(); ++m)
         HTL_CHECK(std::isfinite(of[m]) && (m == 0 || of[m] > of[m - 1]), who, ": expected finite edges that rise for number ", i, ", got ", at::ArrayRef(of));
     }
+    const auto most = static_cast<size_t>(bins());
     std::vector<double> padded;
     for (const std::vector<double>& of : options.edges())
-      for (size_t m = 0; m <= static_cast<size_t>(bins()); ++m) padded.push_back(of[std::min(m, of.size() - 1)]);
+      for (size_t m = 0; m <= most; ++m) padded.push_back(of[std::min(m, of.size() - 1)]);
     edges = register_buffer("edges", at::tensor(padded, at::kDouble).view({features(), bins() + 1}));
     linear_ = GroupedDense(nullptr);
     if (options.dim() > 0)

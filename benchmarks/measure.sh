@@ -85,6 +85,11 @@ if [ -n "$python" ]; then
   printf '\n## Beside TorchJD, UPGrad: a dense trunk, then tables of embeddings\n\n'
   beside_torchjd trunk "$programs/side_by_side_trunk" --repeat 3 --steps 30
   beside_torchjd tables "$programs/side_by_side_step --model shared_embedding --adjuster upgrad" --rows 36000 1000000 --repeat 3 --steps 5 --warmup 2
+  printf '\n## Beside torch-rechub: shared bottom, MMoE, PLE, AITM, ESMM\n\n'
+  architectures() { "$python" benchmarks/side_by_side/architectures.py --ours "$programs/side_by_side_architectures" --threads "$threads" "$@"; }
+  architectures --rows 36000 --batch 1024 4096
+  architectures --rows 1000000 --batch 1024 --repeat 3 --steps 10
+  architectures --rows 36000 --batch 1024 --loader --repeat 3
 else
   echo 'Left out; --python PYTHON adds it.'
 fi

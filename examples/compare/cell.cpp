@@ -4,6 +4,7 @@
 #include "optimizers.hpp"
 
 #include <examples/htlnet/adjuster.hpp>
+#include <examples/htlnet/batch_parts.hpp>
 #include <examples/htlnet/id_dropout.hpp>
 #include <examples/htlnet/machine.hpp>
 #include <examples/models/models.hpp>
@@ -164,13 +165,19 @@ class Training {
       if (is_asked_to_stop_()) return false;
       const htl::Batch batch = id_dropout_(given);
       optimizers_->zero_grad();
-      const htl::TaskLosses losses = loss_(model_->forward(batch), batch.labels);
-      for (const auto& [name, loss] : losses.values) {
-        const double value = loss.item<double>();
-        HTL_CHECK(std::isfinite(value), "the loss of task \"", name, "\" was not finite in step ", optimizers_->steps() + 1);
-        sum += value;
+      const std::vector<htl::Batch> parts = htlnet::batch_parts(batch, model_->batches());
+      std::vector<htl::TaskLosses> losses;
+      for (const htl::Batch& part : parts) {
+        losses.push_back(loss_(model_->forward(part), part.labels));
+        for (const auto& [name, loss] : losses.back().values) {
+          const double value = loss.item<double>();
+          HTL_CHECK(std::isfinite(value), "the loss of task \"", name, "\" was not finite in step ", optimizers_->steps() + 1);
+          sum += value / static_cast<double>(parts.size());
+        }
       }
-      model_->backward(balancer_ ? balancer_(losses) : losses);
+      if (balancer_)
+        for (htl::TaskLosses& of_part : losses) of_part = balancer_(of_part);
+      model_->backward(losses);
       optimizers_->step();
       const bool adjuster_listens = model_->fork->method().observes() && cell_.kind.adjuster != "sum";
       if (adjuster_listens || (balancer_ && balancer_->method().observes())) {

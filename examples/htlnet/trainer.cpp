@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "trainer.hpp"
 
+#include "batch_parts.hpp"
 #include "data/padding.hpp"
 #include "optimizers.hpp"
 
@@ -45,15 +46,6 @@ class Autocast {
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
 
-/// The rows of a batch in some near equal parts; itself where one is asked for.
-std::vector<htl::Batch> parts_of(const htl::Batch& batch, int64_t count) {
-  if (count == 1) return {batch};
-  const htl::TableData rows(batch);
-  std::vector<htl::Batch> parts;
-  for (int64_t p = 0; p < count; ++p) parts.push_back(rows.slice(batch.rows() * p / count, batch.rows() * (p + 1) / count).all());
-  return parts;
-}
-
 std::vector<double> numbers(const torch::Tensor& tensor) {
   const torch::Tensor values = tensor.detach().to(torch::kCPU, torch::kDouble).contiguous();
   return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
@@ -96,7 +88,7 @@ Trainer::StepResult Trainer::step(const htl::Batch& batch, bool watch) {
   };
   std::vector<htl::TaskLosses> losses;
   std::vector<torch::Tensor> values;
-  for (const htl::Batch& part : parts_of(batch, adjusted ? adjuster->method().batches() : 1)) {
+  for (const htl::Batch& part : batch_parts(batch, adjusted ? adjuster->method().batches() : 1)) {
     losses.push_back(losses_of(part));
     std::vector<torch::Tensor> own;
     for (const auto& [name, loss] : losses.back().values) own.push_back(loss.detach());

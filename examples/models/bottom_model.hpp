@@ -17,20 +17,17 @@ class BottomModel final : public Model {
   BottomModel(const ModelOptions& options, Top above)
       : Model(options),
         bottom(register_module("bottom", htl::Mlp(htl::MlpOptions(part_widths(options), options.trunk).dropout(options.dropout).generator(options.generator)))),
-        top(register_module("top", std::move(above))),
-        shared_(htl::shared(bottom, inputs)) {}
+        top(register_module("top", std::move(above))) {
+    shared_ = htl::shared(bottom, inputs);
+  }
 
   htl::TaskOutputs forward(const htl::Batch& batch) override {
     const at::Tensor known = bottom->forward(parts_of(batch));
     return adjusts() ? top->forward(fork->split(known)) : top->forward(known);
   }
-  void backward(const htl::TaskLosses& losses) override { adjusts() ? void(htl::backward(losses, fork, shared_)) : losses.sum().backward(); }
 
   htl::Mlp bottom{nullptr};
   Top top;
-
- private:
-  htl::Shared shared_;
 };
 
 }  // namespace models

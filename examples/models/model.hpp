@@ -43,16 +43,21 @@ class Model : public torch::nn::Module {
         embedding(inputs->embedding),
         fork(register_module("fork", htl::GradientFork<htl::AnyWeighting>(options.tasks, options.adjuster))),
         adjusts_(options.adjuster.get_if<htl::Sum>() == nullptr) {
+    if (inputs->learns()) shared_.add(inputs);
     if (options.generator.defined()) fork->generator() = options.generator;
   }
 
   /// [B, W_t] by task.
   virtual htl::TaskOutputs forward(const htl::Batch& batch) = 0;
   /// Differentiates the losses: their plain sum, or by the adjuster, exact in all that the tasks share.
-  virtual void backward(const htl::TaskLosses& losses) {
+  void backward(const htl::TaskLosses& losses) {
     if (!adjusts()) return losses.sum().backward();
-    inputs->learns() ? void(htl::backward(losses, fork, htl::shared(inputs))) : void(htl::backward(losses, fork));
+    shared_.things() > 0 ? void(htl::backward(losses, fork, shared_)) : void(htl::backward(losses, fork));
   }
+  /// The same of a step of several batches, each with a forward of its own.
+  void backward(const std::vector<htl::TaskLosses>& losses) { losses.size() == 1 ? backward(losses.front()) : void(htl::backward(losses, fork, shared_)); }
+  /// How many batches the adjuster wants in a step.
+  int64_t batches() { return adjusts() ? fork->method().batches() : 1; }
 
   Inputs inputs{nullptr};
   htl::FieldEmbedding embedding{nullptr};  // of the inputs
@@ -72,6 +77,8 @@ class Model : public torch::nn::Module {
     if (const at::Tensor numbers = inputs->numbers(batch); numbers.defined()) parts.push_back(numbers);
     return parts;
   }
+
+  htl::Shared shared_;  // what the tasks share; nothing where that is the rows under the fork alone
 
  private:
   bool adjusts_;

@@ -22,8 +22,9 @@ class TrunkModel final : public Model {
                                                                            .tower(options.tower_above_trunk)
                                                                            .dropout(options.dropout)
                                                                            .generator(options.generator)
-                                                                           .transfer(transfer)))),
-        shared_(std::move(of_trunk.add(inputs).others_summed())) {}
+                                                                           .transfer(transfer)))) {
+    shared_ = std::move(of_trunk.add(inputs).others_summed());
+  }
 
   htl::TaskOutputs forward(const htl::Batch& batch) override {
     const std::vector<at::Tensor> known = trunk->forward(parts_of(batch));
@@ -33,13 +34,9 @@ class TrunkModel final : public Model {
     for (size_t t = 0; t < views.size(); ++t) views[t] = views[t].narrow(1, static_cast<int64_t>(t) * width, width);
     return graph->forward(views);
   }
-  void backward(const htl::TaskLosses& losses) override { adjusts() ? void(htl::backward(losses, fork, shared_)) : losses.sum().backward(); }
 
   Trunk trunk;
   htl::TaskGraph<> graph{nullptr};
-
- private:
-  htl::Shared shared_;
 };
 
 }  // namespace models

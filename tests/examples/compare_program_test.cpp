@@ -82,6 +82,17 @@ TEST_F(CompareProgram, compares_a_grid_and_its_controls_and_goes_on_where_it_was
   EXPECT_TRUE(contains(world.text, "was made with seed 1, not 2"));
 }
 
+TEST_F(CompareProgram, gives_a_method_that_wants_several_batches_a_batch_in_parts) {
+  const auto ended =
+      run(std::string(small) + "--models htlnet,mmoe --adjusters modo --balancers none,uncertainty --seeds 1 --without-single-tasks --output several");
+  ASSERT_EQ(ended.status, 0) << ended.text;
+  for (const char* model : {"htlnet", "mmoe"}) {
+    const std::string cell = std::string(model) + "+modo+squared@z_score+";
+    EXPECT_NE(predictions("several", cell + "none+seed1"), predictions("several", cell + "uncertainty+seed1"));
+  }
+  EXPECT_NE(predictions("several", "htlnet+modo+squared@z_score+none+seed1"), predictions("several", "htlnet+sum+squared@z_score+none+seed1"));
+}
+
 TEST_F(CompareProgram, tunes_every_kind_alike_and_keeps_a_cell_that_fails) {
   const std::string grid = std::string(small) +
                            "--models htlnet --adjusters sum --balancers none,uncertainty --losses squared@z_score|ziln --seeds 1 --tune 2 "

@@ -5,6 +5,7 @@
 #include <htl/optim/dense_parameters.hpp>
 #include <htl/optim/row_adagrad.hpp>
 #include <htl/weighting/constant.hpp>
+#include <htl/weighting/modo.hpp>
 #include <htl/weighting/upgrad.hpp>
 
 #include <torch/torch.h>
@@ -122,6 +123,43 @@ TEST_F(Models, give_by_an_adjuster_of_ones_the_gradient_of_the_plain_sum) {
       }
       const htl::Named<at::Tensor> expected = gradients(*plain), found = gradients(*adjusted);
       for (const auto& [parameter, gradient] : expected) EXPECT_TRUE(close(found[parameter], gradient, 2e-4, 1e-6)) << parameter;
+    }
+  }
+}
+
+TEST_F(Models, give_an_adjuster_that_wants_several_batches_what_the_tasks_share_of_the_last_and_all_else_of_their_mean) {
+  const std::vector<double> equal(5, .2);
+  for (const Reads reads : {Reads::ids, Reads::periodic}) {
+    for (const auto& [name, named] : models::all_models()) {
+      SCOPED_TRACE(name);
+      const htl::TaskSet tasks = named.tasks(graph());
+      const std::vector<htl::Batch> batches{draw(tasks, 64, reads), draw(tasks, 64, reads), draw(tasks, 64, reads)};
+      const auto made = [&](htl::AnyWeighting adjuster) {
+        torch::manual_seed(3);
+        return named.make(options_for(tasks, reads, std::move(adjuster)));
+      };
+      const auto losses_of = [&](models::Model& model, size_t b) {
+        torch::manual_seed(4 + b);  // of the label embeddings' noise
+        return htl::HybridLoss(tasks)(model.forward(batches[b]), batches[b].labels);
+      };
+      htl::Named<at::Tensor> last, sum;
+      for (size_t b = 0; b < batches.size(); ++b) {
+        const std::shared_ptr<models::Model> one = made(htl::Constant{equal});
+        EXPECT_EQ(one->batches(), 1);
+        one->backward(losses_of(*one, b));
+        last = gradients(*one);
+        for (const auto& [parameter, gradient] : last) sum.set(parameter, b == 0 ? gradient.clone() : sum[parameter] + gradient);
+      }
+      const std::shared_ptr<models::Model> several = made(htl::MoDo{.gamma = 0.0, .rho = 0.0});  // its weights stay equal
+      ASSERT_EQ(several->batches(), 3);
+      several->backward({losses_of(*several, 0), losses_of(*several, 1), losses_of(*several, 2)});
+      int64_t means = 0;
+      for (const auto& [parameter, gradient] : gradients(*several)) {
+        const bool is_last = close(gradient, last[parameter], 2e-4, 1e-6), is_mean = close(gradient, sum[parameter] / 3, 2e-4, 1e-6);
+        EXPECT_TRUE(is_last || (is_mean && !parameter.starts_with("inputs."))) << parameter;
+        means += !is_last && is_mean;
+      }
+      EXPECT_GT(means, 0);
     }
   }
 }

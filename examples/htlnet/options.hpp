@@ -53,7 +53,7 @@ struct ModelOptions {
   std::string transfer = "both";
   std::string representation = "first";
   int64_t embedding_dim = 10;
-  double embedding_sd = 0.01;
+  double embedding_sd = 0.1;
   int64_t label_dim = 10;
   std::vector<int64_t> tower = {128, 64, 32};
   double dropout = 0.0;
@@ -63,7 +63,7 @@ inline constexpr const char* default_core_label = "z_score";
 struct TrainOptions {
   std::string row_optimizer = "row_adagrad";  // row_adagrad | adagrad | lazy_adam
   std::string dense_optimizer = "adamw";      // adam | adamw
-  double row_lr = 0.05, dense_lr = 1e-3;
+  double row_lr = 0.1, dense_lr = 1e-3;
   double row_weight_decay = 0.0, weight_decay = 0.0, id_dropout = 0.0;
   int64_t warmup = 0;
   std::string decay = "constant";    // constant | linear | cosine

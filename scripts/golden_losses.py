@@ -136,8 +136,8 @@ def watch_time():
     o, t = np.array([0.5, -1.0, 0.0, 3.0]), np.array([30.0, 5.0, 0.0, 0.25])
     odds = np.exp(o)
     yes, no = -t * np.log(odds / (1 + odds)), np.log(1 + odds)
-    case("weighted_logistic", column(o), t, np.where(t > 0, yes, no), odds)
-    case("weighted_logistic:form=every_row", column(o), t, yes + no, odds)
+    case("weighted_logistic:form=odds", column(o), t, np.where(t > 0, yes, no), odds)
+    case("weighted_logistic", column(o), t, yes + no, odds)
 
     points, beyond = np.array([2.0, 5, 10, 30]), np.array([[0.9, 0.6, 0.4, 0.1], [0.5, 0.55, 0.2, 0.3], [0.99, 0.98, 0.9, 0.5]])
     t = np.array([7.0, 0.0, 42.0])

@@ -81,9 +81,20 @@ TEST_F(BalanceMethods, OfFormulasGiveTheGoldenNumbers) {
   expect(ScaleInvariantBalance{}, 0.0, {.5, 2., 1.});
   expect(ScaleInvariantBalance{.offset = 1.0}, std::log(9.0), {1. / 3., 1. / 1.5, .5});
   EXPECT_TRUE(golden(balance(COSMOSBalance{}, {.losses = losses}).total, .28475));
-  const BalanceTerms pbi = balance(PBIBalance{}, {.losses = losses});
+  const BalanceTerms pbi = balance(PBIBalance{.theta = 5.0}, {.losses = losses});
   EXPECT_TRUE(golden(pbi.total, 7.421343));
   EXPECT_TRUE(golden(balance(PBIBalance{.theta = 0.0}, {.losses = losses}).total, 2.020726));
+}
+
+TEST_F(BalanceMethods, PBIDrivesNoLossUpByItsDefault) {
+  Random random(13);
+  for (int64_t tasks = 1; tasks <= 8; ++tasks)
+    for (int i = 0; i < 40; ++i) {
+      const BalanceInput input = random_input(random, tasks);
+      const Tensor weights = PBIBalance{}.weights(input).weights;
+      for (int64_t t = 0; t < tasks; ++t) EXPECT_TRUE((input.active.defined() && !input.active[t].item<bool>()) || weights[t].item<double>() > 0.0) << tasks;
+    }
+  EXPECT_LT(PBIBalance{.theta = 5.0}.weights({.losses = losses}).weights.min().item<double>(), 0.0);
 }
 
 TEST_F(BalanceMethods, OfTimeGiveTheGoldenNumbers) {

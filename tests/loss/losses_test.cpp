@@ -106,7 +106,7 @@ TEST(Losses, in_one_pass_give_the_same_bits_for_any_strides_and_for_none) {
     }
   }
   // several columns: of one row for all, column by column, row by row
-  const htl::WeightedLogistic loss({.event = "click"});
+  const htl::WeightedLogistic loss({.form = htl::WeightedLogisticForm::odds, .event = "click"});
   const at::Tensor x = random.normal({rows, 1}), share = random_share(random, rows, .8, at::kDouble), pair = random.uniform({rows, 2});
   for (const at::Tensor& columns : {pair.narrow(0, 0, 1).expand({rows, 2}), pair.t().contiguous().t(), pair.select(1, 0).unsqueeze(1).expand({rows, 2})}) {
     const at::Tensor a = x.clone().requires_grad_(), b = x.clone().requires_grad_();

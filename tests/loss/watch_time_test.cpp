@@ -46,9 +46,13 @@ std::vector<LossCase> cases(Random& random, int64_t rows, at::ScalarType type, d
   const Named<at::Tensor> with_event(std::vector<std::pair<std::string, at::Tensor>>{{"click", events}});
   using Weighted = htl::WeightedLogistic;
   std::vector<LossCase> all;
-  all.push_back({.loss = Weighted{}, .output = output(1), .label = label, .note = "odds"});
-  all.push_back({.loss = Weighted({.event = "click"}), .output = output(1), .label = label, .context = with_event, .note = "event"});
-  all.push_back({.loss = Weighted({.form = htl::WeightedLogisticForm::every_row}), .output = output(1), .label = label, .note = "every row"});
+  all.push_back({.loss = Weighted({.form = htl::WeightedLogisticForm::odds}), .output = output(1), .label = label, .note = "odds"});
+  all.push_back({.loss = Weighted({.form = htl::WeightedLogisticForm::odds, .event = "click"}),
+                 .output = output(1),
+                 .label = label,
+                 .context = with_event,
+                 .note = "event"});
+  all.push_back({.loss = Weighted{}, .output = output(1), .label = label, .note = "every row"});
   all.push_back({.loss = htl::D2Q({.duration = "duration", .buckets = 5, .points = 20}).fitted(known, train.context()),
                  .output = random.uniform({rows, 1}, .01, .99, type),
                  .label = label,
@@ -71,7 +75,7 @@ std::vector<LossCase> cases(Random& random, int64_t rows, at::ScalarType type, d
 
 TEST(WatchTimeLosses, match_golden_numbers_of_the_literature) {
   const at::Tensor o = doubles({.5, -1, 0}), seconds = doubles({30, 5, 0});
-  const htl::WeightedLogistic odds, every({.form = htl::WeightedLogisticForm::every_row});
+  const htl::WeightedLogistic every, odds({.form = htl::WeightedLogisticForm::odds});
   EXPECT_TRUE(close(odds(o, seconds), doubles({14.22231, 6.566308, .693147}), 0, 1e-5));
   EXPECT_TRUE(close(every(o, seconds), doubles({15.196387, 6.87957, .693147}), 0, 1e-6));
   EXPECT_TRUE(close(odds.predict(o.unsqueeze(1), no_context), doubles({1.648721, .367879, 1}), 0, 1e-6));
@@ -155,11 +159,16 @@ TEST(WatchTimeLosses, of_logits_match_long_doubles_over_the_grid_of_extremes) {
 }
 
 TEST(WeightedLogistic, finds_the_mean_in_one_form_and_the_odds_in_the_other) {
+  for (const auto& [given, meant] : {std::pair{"weighted_logistic", "weighted_logistic:form=every_row"},
+                                     std::pair{"weighted_logistic:event=click", "weighted_logistic:form=odds,event=click"}}) {
+    const htl::AnyLoss loss = htl::built_in_losses().make(htl::parse_spec(given));
+    EXPECT_EQ(htl::spec_text({loss.name(), loss.parameters()}), meant);
+  }
   Random random(7);
   const at::Tensor seconds = random.uniform({500}, 0, 40) * random.events({500}, .2), share = torch::full({500}, 1.0 / 500, at::kDouble);
   const double events = seconds.gt(0).sum().item<double>(), sum = seconds.sum().item<double>();
-  for (const auto& [loss, expected] : {std::pair{htl::WeightedLogistic{}, sum / (500 - events)},
-                                       std::pair{htl::WeightedLogistic({.form = htl::WeightedLogisticForm::every_row}), sum / 500}}) {
+  for (const auto& [loss, expected] :
+       {std::pair{htl::WeightedLogistic({.form = htl::WeightedLogisticForm::odds}), sum / (500 - events)}, std::pair{htl::WeightedLogistic{}, sum / 500}}) {
     at::Tensor output = torch::zeros({1, 1}, at::kDouble);
     for (int step = 0; step < 30; ++step) {  // Newton
       const at::Tensor leaf = output.clone().requires_grad_();
@@ -519,7 +528,7 @@ TEST(WatchTimeLosses, are_fitted_on_observed_rows_and_checked_by_the_hybrid_loss
 TEST(WatchTimeLosses, refuse_what_is_no_good_with_a_sentence) {
   using htl::BucketSoftmax, htl::CREAD, htl::D2Q, htl::TPM;
   const htl::Label few{doubles({1, 1, 2})};
-  EXPECT_EQ(sentence_of([] { htl::WeightedLogistic({.form = htl::WeightedLogisticForm::every_row, .event = "click"}); }),
+  EXPECT_EQ(sentence_of([] { htl::WeightedLogistic({.event = "click"}); }),
             "htl::WeightedLogistic: the form every_row reads no event, got the column \"click\"; leave it out, or take the form odds");
   EXPECT_EQ(sentence_of([] {
               htl::WeightedLogistic{}(torch::zeros({3, 2}), torch::zeros({3}));

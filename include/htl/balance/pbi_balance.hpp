@@ -14,10 +14,11 @@ namespace htl::inline v0_1_0 {
 /// @brief Penalty-based boundary intersection (Zhang and Li, "MOEA/D", IEEE TEVC 2007, section II-C): f = d_1 + θ d_2 with the unit preference λ̂,
 /// d_1 = (L − z) · λ̂ and d_2 = √(‖v‖² + 1e-12), v = L − z − d_1 λ̂, as TorchJD has it.
 ///
-/// w = λ̂ + θ v / d_2, which may be negative for a loss below its part of the preference: that loss is let rise. At v = 0 the gradient is λ̂. **Inactive
+/// w = λ̂ + θ v / d_2. From θ = min λ̂ on (0.58 for three tasks alike) a weight may be negative: a loss below its part of the preference is driven up, which in
+/// training unlearns its task. The paper, whose search does not follow gradients, has θ = 5. At v = 0 the gradient is λ̂. **Inactive
 /// tasks**: weight 0; they leave λ̂, L and z. One task: weight 1. **Device**: ATen without branches or synchronisation.
 struct PBIBalance {
-  double theta = 5.0;                    ///< θ ≥ 0; the paper's 5
+  double theta = 0.1;                    ///< θ ≥ 0
   std::vector<double> preferences = {};  ///< λ ≥ 0, one number or one for each task; empty = all alike
   std::vector<double> ideal = {};        ///< z, one number or one for each task; empty = 0
 

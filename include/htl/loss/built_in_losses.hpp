@@ -134,7 +134,7 @@ inline void add_losses_of_likelihoods(LossRegistry& registry) {
 inline void add_losses_of_watch_time(LossRegistry& registry) {
   registry.add("weighted_logistic", [](OptionReader& options) {
     using Form = WeightedLogisticForm;
-    const Form form = options.choice("form", {{"odds", Form::odds}, {"every_row", Form::every_row}}, Form::odds);
+    const Form form = options.choice("form", {{"odds", Form::odds}, {"every_row", Form::every_row}}, options.has("event") ? Form::odds : Form::every_row);
     return WeightedLogistic({.form = form, .event = options.word_or("event", "", "a context column")});
   });
   registry.add("d2q", [](OptionReader& options) {

@@ -19,26 +19,27 @@ namespace htl::inline v0_1_0 {
 
 /// @brief Which rows are negatives of the regression.
 enum class WeightedLogisticForm {
-  odds,      ///< rows without the event
+  odds,      ///< rows without the event, as published
   every_row  ///< every row once
 };
 
 /// @brief Choices of WeightedLogistic.
 struct WeightedLogisticOptions {
   /// Which rows are negatives.
-  WeightedLogisticForm form = WeightedLogisticForm::odds;
+  WeightedLogisticForm form = WeightedLogisticForm::every_row;
   /// The context column of the event (> 0 = happened), such as a click; empty = the label itself is > 0. For the odds form.
   std::string event = {};
 };
 
 /// @brief For an output o and a watch time T ≥ 0 in its own unit. Any device, no synchronisation.
 ///
-/// Odds form: l = T·softplus(−o) in rows with the event, softplus(o) in the others. At the optimum e^o = Σ T / (rows without the event), the odds, which
-/// are E[T] where the event is rare. Every-row form, for short video, where each impression is watched: l = T·softplus(−o) + softplus(o); at the
-/// optimum e^o = mean T exactly. The prediction is e^o in the label's unit.
+/// Every-row form: l = T·softplus(−o) + softplus(o); at the optimum e^o = mean T exactly. Odds form: l = T·softplus(−o) in rows with the event, softplus(o)
+/// in the others; at the optimum e^o = Σ T / (rows without the event), which is near E[T] where the event is rare, and has no bound where it happens
+/// in nearly every row. The prediction is e^o in the label's unit.
 ///
 /// Width 1. Labels in [0, ∞). dl/do = −T·σ(−o), σ(o), or their sum: convex in o. Finite for every o; the prediction goes on as a straight line from o = 80
-/// (e^80 = 5.5e34) on. Source: Covington et al., Deep Neural Networks for YouTube Recommendations, 2016, §4.2.
+/// (e^80 = 5.5e34) on. Source: Covington et al., Deep Neural Networks for YouTube Recommendations, 2016, §4.2,
+/// whose form is the odds form.
 ///
 ///     at::Tensor per_row = htl::WeightedLogistic{}(outputs, seconds);   // [B]
 struct WeightedLogistic {

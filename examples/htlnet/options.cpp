@@ -182,14 +182,17 @@ void add_train_options(CLI::App& app, Options& options) {
       ->check(number("a number in [0, 1)", [](double x) { return x >= 0.0 && x < 1.0; }))
       ->capture_default_str()
       ->group("Model");
-  app.add_option("--core-label", model.core_label,
-                 "Transform of a core regression's label; default: the csv schema's transform where the task has one, else z_score")
+  app.add_option(
+         "--core-label", model.core_label,
+         "Transform of a core regression's label; default: the csv schema's transform where the task has one, ZILN's likelihood of the label as it is for "
+         "online_retail, else z_score")
       ->check(one_of({"z_score", "log1p", "none"}))
       ->group("Model");
-  app.add_option("--loss", model.loss,
-                 "TASK=LOSS[:option=value,…][@TRANSFORM] of docs/losses.md, several with | between them, as in watch_time=huber@log1p or amount=ziln; a "
-                 "regression without a transform keeps its own (--core-label), or has none where the loss works in the label's unit. Default: as the data set "
-                 "has it")
+  app.add_option(
+         "--loss", model.loss,
+         "TASK=LOSS[:option=value,…][@TRANSFORM] of docs/losses.md, several with | between them, as in watch_time=huber@log1p or amount=ziln; a "
+         "regression without a transform keeps its own (--core-label; z_score where its own loss needs none), or has none where the loss works in the label's "
+         "unit. Default: as the data set has it")
       ->check(read_by(check_losses_text, "TASK=LOSS[@TRANSFORM]"))
       ->group("Model");
   app.add_option(
@@ -469,7 +472,7 @@ struct Parser {
       nlohmann::ordered_json value = value_of(*option);
       if (value.is_null() && options.data.dataset != "csv") {  // a schema may say other ones
         if (name == "min-count") value = default_min_count;
-        if (name == "core-label") value = default_core_label;
+        if (name == "core-label" && options.data.dataset != "online_retail") value = default_core_label;
         if (name == "numbers-as") value = default_numbers_as(options.data.dataset);
         for (size_t s = 0; options.data.dataset == "online_retail" && s < 3; ++s)
           if (name == std::array{"train-dates", "valid-dates", "test-dates"}[s]) value = default_cut_offs[s];

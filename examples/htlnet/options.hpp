@@ -41,7 +41,7 @@ struct ModelOptions {
   double alpha = 1.0, gamma = 0.5, clip_ratio = 100.0;
   std::string norm = "before";  // before | after | average
   std::string several_cores = "combined";
-  std::optional<std::string> core_label;  // z_score | log1p | none; nothing = what the csv schema says, else default_core_label
+  std::optional<std::string> core_label;  // z_score | log1p | none; nothing = what the schema or the data set says, else default_core_label
   std::string loss, calibrate;            // TASK=NAME…|… : of the losses' registry, of the calibrators'; empty = as the data set has it
   std::string balancer = "none";          // NAME[:option=value,…] of htl::built_in_balancers()
   std::string stop_gradient = "inputs";

@@ -57,7 +57,8 @@ htl::TaskSpec with_loss(const htl::TaskSpec& task, const std::string& text) {
   const htl::AnyLoss loss = loss_of(text);
   const htl::TaskSpec plain = task.without_losses();
   if (at != std::string::npos) return plain.transform(htl::built_in_transforms().make(htl::parse_spec(text.substr(at + 1)))).loss(loss);
-  return (loss.in_label_unit() ? plain.transform(htl::no_transform()) : plain).loss(loss);
+  if (loss.in_label_unit()) return plain.transform(htl::no_transform()).loss(loss);
+  return (task.in_label_unit() ? plain.transform(htl::ZScoreTransform{}) : plain).loss(loss);
 }
 
 void check_losses_text(const std::string& text) {

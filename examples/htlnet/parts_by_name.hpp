@@ -23,8 +23,8 @@ void check_losses_text(const std::string& text);
 void check_calibrators_text(const std::string& text);
 void check_balancer_text(const std::string& text);
 
-/// A task with the loss and the label transform of LOSS[@TRANSFORM] instead of its own. Without a transform a regression keeps its own, or gets none where
-/// the loss works in the label's unit.
+/// A task with the loss and the label transform of LOSS[@TRANSFORM] instead of its own. Without a transform a regression keeps its own (z_score where its
+/// own loss needed none), or gets none where the loss works in the label's unit.
 htl::TaskSpec with_loss(const htl::TaskSpec& task, const std::string& text);
 /// The tasks with the losses of TASK=LOSS[@TRANSFORM]|…; the others are as they are.
 htl::TaskSet with_losses(const htl::TaskSet& tasks, const std::string& text);

@@ -4,7 +4,10 @@
 
 #include <examples/htlnet/data/online_retail.hpp>
 
+#include <htl/io/json.hpp>
+
 #include <support/data_files.hpp>
+#include <support/program.hpp>
 
 #include <gtest/gtest.h>
 
@@ -203,6 +206,28 @@ TEST_F(OnlineRetail, TheRealSnapshotsAreThoseOfTheDataSetsFacts) {
   const Dataset parts = load_online_retail(directory, "2011-01-01:2011-03-01", "2011-06-01", "2011-09-01");
   EXPECT_EQ(parts.test.rows(), 3360);
   EXPECT_GT(parts.train.rows(), 3000);
+}
+
+class OnlineRetailProgram : public htl::test::ProgramTest {};
+
+TEST_F(OnlineRetailProgram, LearnsTheSpendByZilnUnlessALossOrATransformIsGiven) {
+  write("online_retail.csv", retail_header + retail_rows);
+  const std::string train =
+      "train --dataset online_retail --data . --train-dates 2011-02-01 --valid-dates 2011-03-01 --test-dates 2011-04-01 --horizon 10 "
+      "--epochs 1 --min-count 1 --select-by spend.mae --threads 1 --quiet ";
+  const auto spend = [&](const std::string& options, const std::string& run_name) {
+    const htl::test::Ended ended = run(train + options + " --output " + run_name);
+    EXPECT_EQ(ended.status, 0) << ended.text;
+    const nlohmann::json task = htl::read_json(folder.path(run_name + "/tasks.json")).at("tasks").at(1);
+    const std::string loss = task.contains("losses") ? task["losses"].at(0).at("name").get<std::string>() : "squared";
+    return loss + "@" + (task.contains("transform") ? task["transform"].at("name").get<std::string>() : "none");
+  };
+  EXPECT_EQ(spend("", "plain"), "ziln@none");
+  EXPECT_EQ(spend("--core-label log1p", "transformed"), "squared@log1p");
+  EXPECT_EQ(spend("--loss spend=huber", "huber"), "huber@z_score");
+  EXPECT_EQ(spend("--loss spend=huber --core-label log1p", "both"), "huber@log1p");
+  EXPECT_EQ(spend("--loss spend=huber@none", "raw"), "huber@none");
+  EXPECT_EQ(spend("--loss spend=tweedie --core-label log1p", "tweedie"), "tweedie@none");
 }
 
 }  // namespace

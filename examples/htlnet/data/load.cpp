@@ -82,7 +82,7 @@ Dataset load(const Options& options, const htl::FeatureMap* features, const htl:
                               {.horizon_days = data.horizon,
                                .min_count = data.min_count.value_or(default_min_count),
                                .numbers = numbers_as(data.numbers_as.value_or(default_numbers_as(data.dataset))),
-                               .core_transform = options.model.core_label.value_or(default_core_label),
+                               .core_transform = options.model.core_label,
                                .features = features,
                                .statistics = statistics,
                                .labels = options.command != "predict"});

@@ -10,6 +10,7 @@
 #include <examples/htlnet/data/number_columns.hpp>
 #include <examples/htlnet/data/online_retail_log.hpp>
 
+#include <htl/loss/ziln.hpp>
 #include <htl/task/built_in_transforms.hpp>
 
 #include <array>
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,19 +27,20 @@ namespace htlnet {
 
 /// @brief Choices of load_online_retail().
 struct OnlineRetailOptions {
-  int64_t horizon_days = 90;                    ///< how far labels look ahead
-  int64_t min_count = 1;                        ///< a value in fewer training rows shares the field's id 0
-  int64_t buckets = 16;                         ///< quantile buckets of each number
-  NumbersAs numbers = NumbersAs::both;          ///< how numbers enter
-  std::string core_transform = "z_score";       ///< of the spend: none, z_score, log1p
-  const htl::FeatureMap* features = nullptr;    ///< a fitted map to use instead of fitting one; there may then be no training and validation cut-offs
-  const htl::FeatureMap* statistics = nullptr;  ///< a map whose bucket edges and stand-ins for missing numbers are kept, by name
-  bool labels = true;                           ///< false = features only: the horizon may reach beyond the rows
+  int64_t horizon_days = 90;                       ///< how far labels look ahead
+  int64_t min_count = 1;                           ///< a value in fewer training rows shares the field's id 0
+  int64_t buckets = 16;                            ///< quantile buckets of each number
+  NumbersAs numbers = NumbersAs::both;             ///< how numbers enter
+  std::optional<std::string> core_transform = {};  ///< of the spend under squared errors: none, z_score, log1p; nothing = ZILN's likelihood
+  const htl::FeatureMap* features = nullptr;       ///< a fitted map to use instead of fitting one; there may then be no training and validation cut-offs
+  const htl::FeatureMap* statistics = nullptr;     ///< a map whose bucket edges and stand-ins for missing numbers are kept, by name
+  bool labels = true;                              ///< false = features only: the horizon may reach beyond the rows
 };
 
-/// @brief The tasks: buy → spend (core, in the shop's currency).
-inline htl::TaskSet online_retail_tasks(const std::string& core_transform = "z_score") {
-  return {htl::binary("buy"), htl::regression("spend").after("buy").core().transform(htl::label_transform(core_transform))};
+/// @brief The tasks: buy → spend (core, in the shop's currency), zero for most and with a long tail: by ZILN, or by squared errors where a transform is given.
+inline htl::TaskSet online_retail_tasks(const std::optional<std::string>& core_transform = {}) {
+  const htl::TaskSpec spend = htl::regression("spend").after("buy").core();
+  return {htl::binary("buy"), core_transform ? spend.transform(htl::label_transform(*core_transform)) : spend.loss(htl::ZILN())};
 }
 
 /// @brief Days at whose first moment a customer is looked at.

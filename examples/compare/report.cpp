@@ -92,6 +92,15 @@ size_t core_column(const Summary& summary) {
   return found;
 }
 
+/// A kind's model, and those of its parts that not all kinds have alike.
+std::string name_in_pictures(const Summary& summary, const Kind& kind) {
+  std::string name = kind.model;
+  for (std::string Kind::*const part : {&Kind::adjuster, &Kind::loss, &Kind::balancer})
+    if (std::any_of(summary.kinds.begin(), summary.kinds.end(), [&](const KindSummary& of) { return !of.kind.is_bound() && of.kind.*part != kind.*part; }))
+      name += "+" + kind.*part;
+  return name;
+}
+
 std::vector<Picture> pictures_of(const Summary& summary) {
   const size_t core = core_column(summary);
   const Measured& of_core = summary.columns.at(core);
@@ -103,7 +112,7 @@ std::vector<Picture> pictures_of(const Summary& summary) {
     for (size_t k = 0; k < summary.kinds.size(); ++k) {
       const double x = x_of(summary.kinds[k]), y = summary.kinds[k].figures[core].moments.mean;
       if (summary.kinds[k].kind.is_bound() || !std::isfinite(x) || !std::isfinite(y)) continue;  // far from what is to be told apart
-      picture.series.push_back({static_cast<int64_t>(k + 1), summary.kinds[k].kind.label(), {{x, y}}, false});
+      picture.series.push_back({static_cast<int64_t>(k + 1), name_in_pictures(summary, summary.kinds[k].kind), {{x, y}}, false});
       xs.push_back(picture.x_greater_is_better ? x : -x);
       ys.push_back(picture.y_greater_is_better ? y : -y);
     }
@@ -137,7 +146,7 @@ std::vector<Picture> pictures_of(const Summary& summary) {
     selection.metric = of.curve_of.substr(of.curve_of.find('.') + 1);
     curves.y_greater_is_better = selection.better(1.0, 0.5) || selection.metric == "calibration_ratio";
     curves.y_label = of.curve_of + ", mean over seeds" + (curves.y_greater_is_better ? "" : " (reversed: better is up)");
-    Picture::Series series{static_cast<int64_t>(k + 1), of.kind.label(), {}, false};
+    Picture::Series series{static_cast<int64_t>(k + 1), name_in_pictures(summary, of.kind), {}, false};
     for (int64_t epoch = 1;; ++epoch) {  // as long as every seed has it
       std::vector<double> values;
       for (const auto& curve : of.curves)

@@ -52,7 +52,11 @@ TEST_F(CompareProgram, compares_a_grid_and_its_controls_and_goes_on_where_it_was
   for (const char* elsewhere : {"http:", "https:", "src=", "href=", "@import", "url("}) EXPECT_EQ(html.find(elsewhere), std::string::npos) << elsewhere;
   const std::string csv = htl::read_file(folder.path("whole") / "results.csv");
   EXPECT_TRUE(contains(csv, "htlnet,sum,squared@z_score,none,click,auc,true,0.", "htlnet,cagrad:c=0.4,squared@z_score,none,score,gauc(click),true,"));
-  EXPECT_EQ(htl::read_json(folder.path("whole") / "report.json")["pictures"].size(), 3U);
+  const nlohmann::json pictures = htl::read_json(folder.path("whole") / "report.json")["pictures"];
+  EXPECT_EQ(pictures.size(), 3U);
+  for (const auto& picture : pictures)
+    for (const auto& series : picture["series"]) EXPECT_EQ(series["label"].get<std::string>().find("squared"), std::string::npos) << "all have that loss";
+  EXPECT_EQ(pictures[0]["series"][0]["label"], "htlnet+sum");
   for (const char* of_kind : {"gain,true,", "ms_per_step,false,", "memory_mb,false,", "parameters,false,", "best_epoch,,"})
     EXPECT_TRUE(contains(csv, std::string("mmoe,sum,squared@z_score,none,,") + of_kind)) << of_kind;
   EXPECT_TRUE(contains(csv, "oracle,,,,,gain,true,"));

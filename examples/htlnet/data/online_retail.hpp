@@ -37,7 +37,7 @@ struct OnlineRetailOptions {
   bool labels = true;                              ///< false = features only: the horizon may reach beyond the rows
 };
 
-/// @brief The tasks: buy → spend (core, in the shop's currency), zero for most and with a long tail: by ZILN, or by squared errors where a transform is given.
+/// @brief The tasks: buy → spend (core, in the shop's currency), often zero and with a long tail: by ZILN, or by squared errors where a transform is given.
 inline htl::TaskSet online_retail_tasks(const std::optional<std::string>& core_transform = {}) {
   const htl::TaskSpec spend = htl::regression("spend").after("buy").core();
   return {htl::binary("buy"), core_transform ? spend.transform(htl::label_transform(*core_transform)) : spend.loss(htl::ZILN())};

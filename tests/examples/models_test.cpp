@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The models of examples/models: each on a chain and on a graph of tasks, with and without an adjuster, from the embeddings to the losses.
+#include <examples/htlnet/batch_parts.hpp>
 #include <examples/models/models.hpp>
 #include <htl/loss/hybrid_loss.hpp>
 #include <htl/optim/dense_parameters.hpp>
@@ -161,6 +162,25 @@ TEST_F(Models, give_an_adjuster_that_wants_several_batches_what_the_tasks_share_
       }
       EXPECT_GT(means, 0);
     }
+  }
+}
+
+TEST_F(Models, take_a_step_of_several_batches_from_fewer_rows_than_parts) {
+  for (const auto& [name, named] : models::all_models()) {
+    SCOPED_TRACE(name);
+    const htl::TaskSet tasks = named.tasks(graph());
+    const std::shared_ptr<models::Model> model = named.make(options_for(tasks, Reads::ids, htl::MoDo{}));
+    int64_t rows = 0;
+    std::vector<htl::TaskLosses> losses;
+    for (const htl::Batch& part : htlnet::batch_parts(draw(tasks, 2, Reads::ids), model->batches())) {
+      rows += part.rows();
+      losses.push_back(htl::HybridLoss(tasks)(model->forward(part), part.labels));
+      for (const auto& [task, loss] : losses.back().values) EXPECT_TRUE(loss.isfinite().item<bool>()) << task;
+    }
+    EXPECT_EQ(losses.size(), 3U);
+    EXPECT_EQ(rows, 2);
+    model->backward(losses);
+    for (const auto& [parameter, gradient] : gradients(*model)) EXPECT_TRUE(!gradient.defined() || gradient.isfinite().all().item<bool>()) << parameter;
   }
 }
 

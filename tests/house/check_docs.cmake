@@ -2,7 +2,7 @@
 # cmake -D ROOT=<repository> [-D WRITE_BLOCKS=ON] -P check_docs.cmake: the rules of README.md and docs/*.md. Every breach is a line; any breach fails.
 # - a C++ block is a region of an example, which is compiled and run: above the block stands <!-- from examples/NN_name.cpp: region -->, and in the program the
 #   region lies between two lines // [region]. WRITE_BLOCKS writes the blocks anew
-# - a relative link leads to a file that exists
+# - a relative link leads to a file that exists, and to a section of it; in docs/ a page names itself when it links to its own sections, which Doxygen needs
 # - docs/layout.xml leads to every page of docs/
 cmake_minimum_required(VERSION 3.25)
 
@@ -38,6 +38,20 @@ function(region_of program name result)
     string(REPLACE "\n${indent}" "\n" text "${text}")
   endif()
   set(${result} "${text}" PARENT_SCOPE)
+endfunction()
+
+# The names by which links lead to the sections of a page
+function(sections_of page result)
+  file(STRINGS "${page}" titles REGEX "^##+ " ENCODING UTF-8)
+  set(names "")
+  foreach(title IN LISTS titles)
+    string(REGEX REPLACE "^#+ " "" title "${title}")
+    string(REGEX REPLACE "[^A-Za-z0-9 _-]" "" title "${title}")
+    string(REPLACE " " "-" title "${title}")
+    string(TOLOWER "${title}" title)
+    list(APPEND names "${title}")
+  endforeach()
+  set(${result} "${names}" PARENT_SCOPE)
 endfunction()
 
 get_filename_component(ROOT "${ROOT}" ABSOLUTE)
@@ -90,11 +104,28 @@ foreach(page IN LISTS pages)
     breach("${page}: the site's navigation does not lead there: add a line to docs/layout.xml")
   endif()
   string(REPLACE "](" "@link:" prose "${prose}") # a list keeps together what stands in brackets
-  string(REGEX MATCHALL "@link:[^)# ]+" links "${prose}")
+  string(REGEX MATCHALL "@link:[^) ]+" links "${prose}")
   foreach(link IN LISTS links)
     string(SUBSTRING "${link}" 6 -1 link)
-    if(NOT link MATCHES "^https?:" AND NOT EXISTS "${folder}/${link}")
+    if(link MATCHES "^https?:")
+      continue()
+    endif()
+    string(REPLACE "#" ";" parts "${link}#")
+    list(GET parts 0 file)
+    list(GET parts 1 section)
+    if(file STREQUAL "")
+      set(file "${name}.md")
+      if(page MATCHES "^docs/")
+        breach("${page}: write the link to #${section} as ${file}#${section}, or Doxygen doesn't find it")
+      endif()
+    endif()
+    if(NOT EXISTS "${folder}/${file}")
       breach("${page}: the link to ${link} leads nowhere")
+    elseif(section)
+      sections_of("${folder}/${file}" sections)
+      if(NOT section IN_LIST sections)
+        breach("${page}: ${file} has no section ${section}")
+      endif()
     endif()
   endforeach()
 endforeach()

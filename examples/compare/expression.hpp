@@ -16,7 +16,8 @@
 
 namespace compare {
 
-/// @brief Numbers, names, + - * / ^ and parentheses, log(x), log1p(x). A power binds tighter than a sign before it and groups to the right: -a^b^c is
+/// @brief Numbers, names, + - * / ^ and parentheses, log(x), log1p(x). A name of other characters than letters, digits and "_" stands in double quotes. A power
+/// binds tighter than a sign before it and groups to the right: -a^b^c is
 /// -(a^(b^c)).
 class Expression {
  public:
@@ -137,6 +138,13 @@ class Expression {
       at_ = static_cast<size_t>(stop - text_.data());
       return push(Operation::number, number);
     }
+    if (take('"')) {
+      const size_t end = text_.find('"', at_);
+      if (end == std::string::npos) fail("a name and \"");
+      const std::string quoted = text_.substr(at_, end - at_);
+      at_ = end + 1;
+      return push_name(quoted);
+    }
     const size_t begin = at_;
     while (at_ < text_.size() && (is_letter(text_[at_]) || (at_ > begin && is_digit(text_[at_])))) ++at_;
     if (at_ == begin) fail("a number, a task or \"(\"");
@@ -146,6 +154,9 @@ class Expression {
       if (!take(')')) fail("\")\"");
       return push(name == "log" ? Operation::log : Operation::log1p);
     }
+    push_name(name);
+  }
+  void push_name(const std::string& name) {
     const auto found = std::find(names_.begin(), names_.end(), name);
     HTL_CHECK(found != names_.end(), "compare: the score \"", text_, "\" names \"", name, "\", which is no task; did you mean \"", htl::nearest(name, names_),
               "\"? Tasks: ", htl::quoted(names_));

@@ -12,6 +12,7 @@
 #include <ATen/ops/empty.h>
 
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -24,9 +25,11 @@ inline constexpr int64_t ndcg_positions = 10;
 namespace detail {
 
 /// The fused score of every row, [N] float64; undefined where it is not finite somewhere.
-inline at::Tensor score_of(const Expression& expression, const std::vector<std::string>& names, const htl::Predictions& predictions) {
+/// @param least of each name: a smaller prediction counts as that, so that a product with a negative amount does not turn the order round
+inline at::Tensor score_of(const Expression& expression, const std::vector<std::string>& names, const std::vector<double>& least,
+                           const htl::Predictions& predictions) {
   std::vector<at::Tensor> columns;
-  for (const std::string& name : names) columns.push_back(predictions[name].to(at::kDouble).contiguous());
+  for (size_t c = 0; c < names.size(); ++c) columns.push_back(predictions[names[c]].to(at::kDouble).clamp_min(least[c]).contiguous());
   at::Tensor scores = at::empty({columns.front().size(0)}, at::kDouble);
   std::vector<double> values(names.size());
   for (int64_t r = 0; r < scores.size(0); ++r) {
@@ -46,8 +49,14 @@ class Fused {
   /// @brief The score that --score asks for.
   /// @param group context column within which rows are ordered; empty = there is no score
   Fused(const Setup& setup, std::string group) : tasks_(setup.data.tasks), labels_(setup.data.test.labels()), group_(std::move(group)) {
-    for (const htl::TaskSpec& task : tasks_)
-      if (task.kind() != htl::TaskKind::multiclass) names_.push_back(task.name());
+    const htl::Labels& training = setup.data.train.labels();
+    for (int64_t t = 0; t < tasks_.size(); ++t) {
+      if (tasks_[t].kind() == htl::TaskKind::multiclass) continue;
+      names_.push_back(tasks_[t].name());
+      const at::Tensor seen = tasks_.observed(t, training), values = training[tasks_[t].name()].value;
+      const at::Tensor counted = seen.defined() ? values.masked_select(seen) : values;
+      least_.push_back(counted.numel() > 0 ? counted.min().item<double>() : -std::numeric_limits<double>::infinity());
+    }
     if (!setup.options.score.empty()) expression_.emplace(setup.options.score, names_);
   }
   /// @brief Its figures: of each event gauc(TASK), of what a list should bring ndcg@10(TASK).
@@ -65,7 +74,7 @@ class Fused {
   /// @returns whether the score is finite everywhere
   bool add_to(nlohmann::json& test, const htl::Predictions& predictions) const {
     if (!expression_ || group_.empty()) return true;
-    const at::Tensor score = detail::score_of(*expression_, names_, predictions);
+    const at::Tensor score = detail::score_of(*expression_, names_, least_, predictions);
     if (!score.defined()) return false;
     for (int64_t t = 0; t < tasks_.size(); ++t) {
       const htl::TaskSpec& task = tasks_[t];
@@ -97,6 +106,7 @@ class Fused {
   const htl::Labels& labels_;
   std::string group_;
   std::vector<std::string> names_;
+  std::vector<double> least_;  // training label of each name
   std::optional<Expression> expression_;
 };
 

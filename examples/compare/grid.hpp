@@ -87,8 +87,8 @@ struct Rates {
   friend bool operator==(const Rates&, const Rates&) = default;
 };
 
-/// @brief The rates that every kind tries: the given ones first, then draws from [.01, .3] · [2e-4, 5e-3] · [1e-6, 1e-2], log-uniform, and dropout from [0,
-/// .3].
+/// @brief The rates that every kind tries: the given ones first, then draws, log-uniform: of the rows' rate from a tenth to three times the given one, of the
+/// dense one from a fifth to five times, weight decay from [1e-6, 1e-2]; and dropout from [0, .3].
 inline std::vector<Rates> draws_of(const Rates& given, int64_t count) {
   std::vector<Rates> draws;
   for (int64_t d = 0; d < count; ++d) {
@@ -96,8 +96,8 @@ inline std::vector<Rates> draws_of(const Rates& given, int64_t count) {
     const auto between = [&](double low, double high) { return low * std::pow(high / low, random.uniform()); };
     Rates rates = given;
     if (d > 0) {
-      rates.row_lr = between(0.01, 0.3);
-      rates.dense_lr = between(2e-4, 5e-3);
+      rates.row_lr = given.row_lr * between(0.1, 3.0);
+      rates.dense_lr = given.dense_lr * between(0.2, 5.0);
       rates.weight_decay = between(1e-6, 1e-2);
       rates.dropout = 0.3 * random.uniform();
     }
@@ -130,7 +130,7 @@ struct GridParts {
   std::vector<std::string> predictions = {};  ///< names of those that were made outside
 };
 
-/// @brief Every combination, then the controls that are not among them, the single-task models, and the bounds.
+/// @brief Every combination, then the controls that are not among them, the single-task models (of the core by the first loss), and the bounds.
 inline std::vector<Kind> kinds_of(const GridParts& parts) {
   std::vector<Kind> kinds;
   const auto add = [&](Kind kind) {
@@ -144,7 +144,7 @@ inline std::vector<Kind> kinds_of(const GridParts& parts) {
   add({"shared_embedding", "sum", plain, "none", ""});
   if (parts.has_core) add({"shared_embedding", "core_task", plain, "none", ""});
   add({"htlnet", "sum", plain, "none", ""});
-  for (const std::string& task : parts.tasks) add({"shared_embedding", "sum", plain, "none", task});
+  for (const std::string& task : parts.tasks) add({"shared_embedding", "sum", parts.losses.empty() ? plain : parts.losses.front(), "none", task});
   for (const std::string& name : parts.predictions) add(Kind::bound(name));
   if (parts.is_synthetic) add(Kind::bound("additive"));
   add(Kind::bound(parts.is_synthetic ? "oracle" : "averages"));

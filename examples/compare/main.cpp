@@ -9,6 +9,7 @@
 #include <examples/htlnet/data/load.hpp>
 #include <examples/htlnet/evaluate.hpp>
 #include <examples/htlnet/machine.hpp>
+#include <examples/htlnet/memory.hpp>
 
 #include <htl/io/atomic_file.hpp>
 #include <htl/loss/hybrid_loss.hpp>
@@ -17,6 +18,8 @@
 #include <torch/utils.h>
 
 #include <iostream>
+#include <optional>
+#include <utility>
 
 namespace compare {
 namespace {
@@ -27,17 +30,25 @@ std::string title_of(const CompareOptions& options, const htlnet::Dataset& data)
          std::to_string(data.valid.rows()) + " validation and " + std::to_string(data.test.rows()) + " test rows";
 }
 
+/// Where no loss is named: the one that others are compared with, or the data's own where theirs is another.
+std::string default_loss(const htl::TaskSet& tasks) {
+  for (const htl::TaskSpec& task : tasks)
+    if (task.is_core() && task.kind() == htl::TaskKind::regression && (!task.losses().empty() || task.transform().name() != "z_score")) return as_the_data_say;
+  return plain_loss;
+}
+
 /// What the grid is of, for these data.
 GridParts parts_of(const CompareOptions& options, const htlnet::Dataset& data) {
   GridParts parts{.models = options.models, .adjusters = options.adjusters, .losses = options.losses, .balancers = options.balancers, .tasks = {}};
   parts.has_core = !data.tasks.cores().empty();
   parts.is_synthetic = options.base.data.dataset == "synthetic";
   parts.predictions = options.predictions.names();
+  if (parts.losses.empty()) parts.losses = {default_loss(data.tasks)};
   parts.has_core_regression = false;
   for (const htl::TaskSpec& task : data.tasks)
     parts.has_core_regression = parts.has_core_regression || (task.is_core() && task.kind() == htl::TaskKind::regression);
   if (!parts.has_core_regression) {
-    HTL_CHECK(parts.losses == std::vector<std::string>{plain_loss} || parts.losses == std::vector<std::string>{as_the_data_say},
+    HTL_CHECK(options.losses.empty() || parts.losses == std::vector<std::string>{as_the_data_say},
               "compare: --losses are for a core regression, and the data have none; leave it out");
     parts.losses = {as_the_data_say};
   }
@@ -91,6 +102,9 @@ void check(const Setup& setup, const GridParts& parts, const std::vector<Kind>& 
   for (const std::string& loss : parts.losses) check_loss(loss, data);
   for (const std::string& name : parts.predictions) check_predictions(setup, name);
   if (options.score.empty()) return;
+  HTL_CHECK(!group_column(options, data).empty(),
+            "compare: --score orders rows within groups, and the data have no column \"user\" or \"user_id\" of which several test rows have one value; name "
+            "another one by --group, or leave --score out");
   std::vector<std::string> names;
   for (const htl::TaskSpec& task : data.tasks)
     if (task.kind() != htl::TaskKind::multiclass) names.push_back(task.name());
@@ -115,19 +129,21 @@ int run(const CompareOptions& options) {
   htlnet::Progress progress(options.base.train.quiet);
   if (options.base.data.dataset == "kuairand") htlnet::warn_of_days(options.base.data, progress);
   progress.line(htlnet::loading(options.base.data));
+  htlnet::check_memory_of_rows(options.base);
   const htlnet::Dataset data = htlnet::load(options.base);
+  htlnet::check_memory(options.base, data.features, data.tasks);
   const GridParts parts = parts_of(options, data);
   const std::vector<Kind> kinds = kinds_of(parts);
   const Setup setup{options, data, std::make_shared<const models::InputOptions>(inputs_of(options, data))};
   check(setup, parts, kinds);
   const Store store(options, data);
-  const htlnet::StopRequest stop;
+  std::optional<htlnet::StopRequest> stop(std::in_place);
 
   std::vector<Cell> chosen;
   for (const Kind& kind : kinds) chosen.push_back({kind, 0, options.rates()});
   RunReport tuned;
   if (options.tune > 0) {
-    tuned = tune(setup, store, chosen, threads, stop);
+    tuned = tune(setup, store, chosen, threads, *stop);
     if (tuned.stopped_by != 0 || !tuned.lost.empty()) return incomplete(tuned);
   }
   std::vector<Cell> cells;
@@ -136,8 +152,9 @@ int run(const CompareOptions& options) {
       cell.seed = cell.kind.is_bound() ? 0 : static_cast<uint64_t>(seed);
       if (seed == 1 || !cell.kind.is_bound()) cells.push_back(cell);
     }
-  const RunReport report = run_cells(setup, store, cells, threads, stop);
+  const RunReport report = run_cells(setup, store, cells, threads, *stop);
   if (report.stopped_by != 0 || !report.lost.empty()) return incomplete(report);
+  stop.reset();  // from here on nobody asks it: the cells are kept, and Ctrl-C may end the process
 
   torch::set_num_threads(static_cast<int>(threads));
   progress.line("comparing " + std::to_string(cells.size()) + " cells …");

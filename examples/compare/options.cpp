@@ -125,9 +125,11 @@ void add_grid_options(CLI::App& app, CompareOptions& options, Texts& texts) {
   };
   list("--models", options.models, "Models of examples/models: " + htl::quoted(known_models()))->required();
   list("--adjusters", options.adjusters, "Gradient methods, NAME[:option=value,…] of docs/methods.md; default: sum|core_task");
-  list("--losses", options.losses,
-       "Losses of the core regressions, LOSS[@TRANSFORM], as in squared@z_score|huber:delta=0.5@chained:first=log1p,second=z_score|ziln; without a transform "
-       "z_score, or none for a loss in the label's unit; as_is: as the data set has it; default: squared@z_score");
+  list(
+      "--losses", options.losses,
+      "Losses of the core regressions, LOSS[@TRANSFORM][&WEIGHT*LOSS…], as in squared@z_score|huber:delta=0.5@chained:first=log1p,second=z_score|ziln, or "
+      "squared&0.1*pairwise_ranking:group=user where two are added; without a transform z_score, or none for a loss in the label's unit; as_is: as the data set has it; default: squared@z_score where that is the data set's own, "
+      "else as_is");
   list("--balancers", options.balancers, "Weights of the losses, NAME[:option=value,…], or none, the default");
   list(
       "--predictions", texts.predictions,
@@ -176,7 +178,6 @@ void add_grid_options(CLI::App& app, CompareOptions& options, Texts& texts) {
 /// Fills in what was not given, and refuses what does not exist.
 void check_names(CompareOptions& options) {
   if (options.adjusters.empty()) options.adjusters = {"sum|core_task"};
-  if (options.losses.empty()) options.losses = {plain_loss};
   if (options.balancers.empty()) options.balancers = {"none"};
   const std::vector<std::string> models = checked(options.models, checked_model);
   options.adjusters = checked(options.adjusters, checked_adjuster);
@@ -208,14 +209,20 @@ nlohmann::ordered_json CompareOptions::of_every_cell() const {
 
 std::string complete_loss(const std::string& text) {
   if (text == as_the_data_say) return text;
-  const size_t at = text.find('@');
-  const htl::AnyLoss loss = htl::built_in_losses().make(htl::parse_spec(text.substr(0, at)));
-  HTL_CHECK(loss.fits(htl::TaskKind::regression), "compare: the loss \"", text, "\" of --losses is not for a regression, as the core task is");
-  const std::string transform = at != std::string::npos ? text.substr(at + 1) : loss.in_label_unit() ? "none" : "z_score";
+  const htlnet::LossText parts = htlnet::loss_text(text, "compare: --losses");
+  const auto loss_of = [&](const std::string& part) {
+    htl::AnyLoss loss = htl::built_in_losses().make(htl::parse_spec(part));
+    HTL_CHECK(loss.fits(htl::TaskKind::regression), "compare: the loss \"", part, "\" of --losses is not for a regression, as the core task is");
+    return loss;
+  };
+  const htl::AnyLoss loss = loss_of(parts.loss);
+  const std::string transform = parts.transform.value_or(loss.in_label_unit() ? "none" : "z_score");
   const htl::AnyLabelTransform made = htl::built_in_transforms().make(htl::parse_spec(transform));
-  HTL_CHECK(!loss.in_label_unit() || made.name() == "none", "compare: the loss \"", text.substr(0, at), "\" works in the label's unit; write it as \"",
-            text.substr(0, at), "\", without the transform \"", transform, "\"");
-  return text.substr(0, at) + "@" + transform;
+  HTL_CHECK(!loss.in_label_unit() || made.name() == "none", "compare: the loss \"", parts.loss, "\" works in the label's unit; write it as \"", parts.loss,
+            "\", without the transform \"", transform, "\"");
+  for (const auto& [weight, beside] : parts.beside) loss_of(beside);
+  const size_t rest = text.find('&');
+  return parts.loss + "@" + transform + (rest == std::string::npos ? "" : text.substr(rest));
 }
 
 CompareOptions parse_compare_options(int argc, const char* const* argv, int& exit_code) {
@@ -252,8 +259,7 @@ CompareOptions parse_compare_options(int argc, const char* const* argv, int& exi
     to->push_back(word);
   }
   try {
-    std::reverse(own.begin(), own.end());
-    app.parse(own);
+    app.parse(std::vector<std::string>(own.rbegin(), own.rend()));
     check_names(options);
     options.predictions = named_files(texts.predictions);
     options.attend = attended(texts.attend);
@@ -269,7 +275,19 @@ CompareOptions parse_compare_options(int argc, const char* const* argv, int& exi
   std::vector<const char*> words;
   for (const std::string& word : forwarded) words.push_back(word.c_str());
   options.base = htlnet::parse_options(static_cast<int>(words.size()), words.data(), exit_code);
-  return options.base.command.empty() ? CompareOptions() : options;
+  if (options.base.command.empty()) return {};
+  const auto given = [](const std::vector<std::string>& among, const std::string& option) {
+    return std::any_of(among.begin(), among.end(), [&](const std::string& word) { return word == option || word.starts_with(option + "="); });
+  };
+  const auto reads = [&](const char* part) {
+    return std::any_of(options.models.begin(), options.models.end(), [&](const std::string& model) { return model.find(part) != std::string::npos; });
+  };
+  if (given(own, "--experts") && !reads("mmoe")) return refuse("--experts is for mmoe and htlnet_mmoe, and none of them is among --models; leave it out");
+  if (given(own, "--gate-dropout") && !reads("mmoe") && !reads("ple") && !reads("adatt"))
+    return refuse("--gate-dropout is for mixtures of experts (mmoe, ple, adatt), and none of them is among --models; leave it out");
+  if (given(forwarded, "--seed") && options.base.data.dataset != "synthetic")
+    return refuse("--seed is that of simulated rows, which these are not; --seeds N trains with the seeds 1 … N");
+  return options;
 }
 
 }  // namespace compare

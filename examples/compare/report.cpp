@@ -9,7 +9,9 @@
 #include <htl/io/json.hpp>
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
+#include <string_view>
 
 namespace compare {
 namespace {
@@ -31,6 +33,18 @@ std::vector<std::string> name_of(const Summary& summary, size_t k) {
   return {std::to_string(k + 1), kind.model, dash(kind.adjuster), dash(kind.loss), dash(kind.balancer)};
 }
 const std::vector<std::string> name_columns = {"#", "model", "adjuster", "loss", "balancer"};
+
+/// A text in Markdown, of which no part is markup.
+std::string in_markdown(const std::string& text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char next = i + 1 < text.size() ? text[i + 1] : ' ';
+    const bool is_tag = text[i] == '<' && (std::isalpha(static_cast<unsigned char>(next)) || next == '/' || next == '!');
+    if (is_tag || std::string_view("|*`\\").find(text[i]) != std::string_view::npos) result += '\\';
+    result += text[i];
+  }
+  return result;
+}
 
 /// A difference: in words of one cell.
 std::string difference(const Figure& figure, bool greater_is_better) {
@@ -200,17 +214,23 @@ std::vector<std::string> remarks_of(const Summary& summary) {
 }  // namespace
 
 std::vector<Table> tables_of(const Summary& summary) {
-  const auto mean = [&](size_t k, size_t c) { return with_sd(summary.kinds[k].figures[c].moments); };
+  const auto mean = [&](size_t k, size_t c) {
+    const Moments& moments = summary.kinds[k].figures[c].moments;
+    const bool is_whole = moments.count == summary.seeds || summary.kinds[k].kind.is_bound() || moments.count == 0;
+    return with_sd(moments) + (is_whole ? "" : " (of " + std::to_string(moments.count) + ")");
+  };
   const std::string seeds = std::to_string(summary.seeds) + (summary.seeds == 1 ? " seed" : " seeds"), rows = std::to_string(summary.test_rows) + " test rows";
   std::vector<Table> tables;
   tables.push_back(table_of_figures(
-      summary, "Test metrics", "Mean ± standard deviation over " + seeds + ", " + rows + ". nrmse is RMSE over the standard deviation of the test labels.",
+      summary, "Test metrics",
+      "Mean ± standard deviation over " + seeds + ", or of as many as stand behind it where some failed; " + rows +
+          ". nrmse is RMSE over the standard deviation of the test labels.",
       [](const Measured& column) { return column.task != "score" && column.metric != "log_loss" && column.metric != "mae"; }, mean));
   std::string note = "Reference: #" + std::to_string(summary.reference + 1) + " " + summary.kinds[summary.reference].kind.label() +
                      ". The mean difference over seeds; s: p of a paired t-test over seeds";
   if (summary.replicates > 0)
     note += "; in brackets 95 % of " + std::to_string(summary.replicates) + " paired resamplings of the " +
-            (summary.group.empty() ? "test rows" : "values of \"" + summary.group + "\" with all their test rows") + ", r: their p";
+            (summary.unit.empty() ? "test rows" : "values of \"" + summary.unit + "\" with all their test rows") + ", r: their p";
   note += ". ▲ better and ▼ worse by both at .05. The p are not corrected for the number of comparisons.";
   tables.push_back(table_of_figures(
       summary, "Differences to the reference", note, [](const Measured& column) { return column.is_resampled; },
@@ -220,7 +240,8 @@ std::vector<Table> tables_of(const Summary& summary) {
   if (std::any_of(summary.columns.begin(), summary.columns.end(), [](const Measured& column) { return column.task == "score"; }))
     tables.push_back(table_of_figures(
         summary, "Fused score",
-        "Rows in the order of " + summary.score + " within each value of \"" + summary.group + "\": GAUC of the events, NDCG of the core label.",
+        "Rows in the order of " + summary.score + " within each value of \"" + summary.group +
+            "\": GAUC of the events, NDCG of the core label. A predicted number below all training labels counts as the least of them.",
         [](const Measured& column) { return column.task == "score"; }, mean));
   if (!summary.kinds.empty() && !summary.kinds.front().shares.empty())
     tables.push_back(table_of_figures(
@@ -236,13 +257,13 @@ std::vector<Table> tables_of(const Summary& summary) {
 }
 
 std::string markdown_of(const Table& table) {
-  std::string text = "## " + table.title + "\n\n" + table.note + "\n\n|";
-  for (const std::string& column : table.columns) text += " " + column + " |";
+  std::string text = "## " + table.title + "\n\n" + in_markdown(table.note) + "\n\n|";
+  for (const std::string& column : table.columns) text += " " + in_markdown(column) + " |";
   text += "\n|";
   for (size_t c = 0; c < table.columns.size(); ++c) text += c < name_columns.size() ? "---|" : "---:|";
   for (const auto& row : table.rows) {
     text += "\n|";
-    for (const std::string& cell : row) text += " " + cell + " |";
+    for (const std::string& cell : row) text += " " + in_markdown(cell) + " |";
   }
   return text + "\n";
 }
@@ -254,7 +275,7 @@ void write_report(const Summary& summary, const std::string& title, const std::f
   std::string markdown = "# " + title + "\n";
   for (const Table& table : tables) markdown += "\n" + markdown_of(table);
   if (!remarks.empty()) markdown += "\n## Remarks\n\n";
-  for (const std::string& remark : remarks) markdown += "- " + remark + "\n";
+  for (const std::string& remark : remarks) markdown += "- " + in_markdown(remark) + "\n";
 
   std::string html =
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\"><title>" + escaped(title) +

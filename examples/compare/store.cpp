@@ -7,6 +7,7 @@
 #include <htl/io/json.hpp>
 #include <htl/io/safetensors.hpp>
 #include <htl/io/task_set_json.hpp>
+#include <htl/version.hpp>
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -70,7 +71,7 @@ Store::~Store() {
 
 nlohmann::ordered_json Store::spec_of(const Cell& cell) const {
   const Kind& kind = cell.kind;
-  nlohmann::ordered_json spec = {{"model", kind.model}};
+  nlohmann::ordered_json spec = {{"version", c10::str(HTL_VERSION_MAJOR, ".", HTL_VERSION_MINOR, ".", HTL_VERSION_PATCH)}, {"model", kind.model}};
   if (!kind.is_bound()) {
     spec.update({{"adjuster", kind.adjuster}, {"loss", kind.loss}, {"balancer", kind.balancer}, {"task", kind.task}, {"seed", cell.seed}});
     spec["rates"] = {
@@ -92,7 +93,7 @@ bool Store::has(const Cell& cell) const {
   HTL_CHECK(found.is_object() && found.contains("spec") && found.value("format", "") == "compare.cell" && found.contains("figures"), "compare: \"",
             (folder / "cell.json").string(), "\" is no cell of this program; remove that folder, or give another --output");
   refuse_difference(found["spec"], spec_of(cell), "spec", folder.string());
-  return true;
+  return cell.draw >= 0 || found["figures"].contains("failed") || std::filesystem::exists(folder / "predictions.safetensors");  // without, it is made again
 }
 
 void Store::keep(const Cell& cell, const CellResult& result) const {
@@ -120,7 +121,13 @@ CellResult Store::read(const Cell& cell, bool with_predictions) const {
   const std::filesystem::path folder = folder_of(cell);
   CellResult result;
   result.figures = htl::read_json(folder / "cell.json").at("figures");
-  if (with_predictions && !result.figures.contains("failed")) result.test = htl::load_safetensors(folder / "predictions.safetensors").tensors;
+  if (!with_predictions || result.figures.contains("failed")) return result;
+  try {
+    result.test = htl::load_safetensors(folder / "predictions.safetensors").tensors;
+  } catch (const c10::Error& error) {
+    HTL_CHECK(false, "compare: can't read a finished cell: ", error.what_without_backtrace(), "; remove \"", folder.string(),
+              "\", and the same command makes it again");
+  }
   return result;
 }
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <set>
 
 namespace compare {
 namespace {
@@ -141,18 +142,35 @@ ReadKind together(const std::vector<ReadKind>& kinds, int64_t seeds) {
   return result;
 }
 
-/// The differences to the reference over resampled rows, of the seeds that both have: of groups where there are some.
+/// What the bootstrap draws: the number of each test row's unit.
+struct Units {
+  std::vector<int32_t> of_row;
+  int64_t count = 0;
+};
+/// The rows themselves, or with all their rows the values of a column.
+Units units_of(const htl::Labels& labels, const std::string& column, int64_t rows) {
+  Units units{std::vector<int32_t>(static_cast<size_t>(rows)), rows};
+  std::iota(units.of_row.begin(), units.of_row.end(), 0);
+  if (column.empty()) return units;
+  std::map<int64_t, int32_t> seen;
+  const at::Tensor values = labels.context[column].to(at::kLong).contiguous();
+  for (size_t r = 0; r < units.of_row.size(); ++r)
+    units.of_row[r] = seen.try_emplace(values.const_data_ptr<int64_t>()[r], static_cast<int32_t>(seen.size())).first->second;
+  units.count = static_cast<int64_t>(seen.size());
+  return units;
+}
+
+/// The differences to the reference over resampled rows, of the seeds that both have: of groups where there are enough of them.
 void resample_rows(const Setup& setup, const std::vector<ReadKind>& reads, Summary& summary) {
+  constexpr int64_t fewest_groups = 30;  // of fewer no interval can be told
   const htl::Labels& labels = setup.data.test.labels();
-  std::vector<int32_t> unit(static_cast<size_t>(summary.test_rows));
-  int64_t units = summary.test_rows;
-  if (summary.group.empty()) {
-    std::iota(unit.begin(), unit.end(), 0);
-  } else {
-    std::map<int64_t, int32_t> seen;
-    const at::Tensor groups = labels.context[summary.group].to(at::kLong).contiguous();
-    for (size_t r = 0; r < unit.size(); ++r) unit[r] = seen.try_emplace(groups.const_data_ptr<int64_t>()[r], static_cast<int32_t>(seen.size())).first->second;
-    units = static_cast<int64_t>(seen.size());
+  Units units = units_of(labels, summary.group, summary.test_rows);
+  summary.unit = summary.group;
+  if (!summary.group.empty() && units.count < fewest_groups) {
+    summary.notes.push_back("The test rows have " + std::to_string(units.count) + " values of \"" + summary.group + "\", fewer than " +
+                            std::to_string(fewest_groups) + ": the bootstrap draws rows instead, as if they did not depend on each other.");
+    summary.unit.clear();
+    units = units_of(labels, "", summary.test_rows);
   }
   constexpr size_t none = std::numeric_limits<size_t>::max();
   for (size_t c = 0; c < summary.columns.size(); ++c) {
@@ -167,7 +185,7 @@ void resample_rows(const Setup& setup, const std::vector<ReadKind>& reads, Summa
       }
       if (summary.kinds[k].kind.is_bound()) own.assign(static_cast<size_t>(summary.seeds), own.front());  // the same beside every seed
     }
-    const auto values = resample(metrics, unit, units, summary.replicates, 1);
+    const auto values = resample(metrics, units.of_row, units.count, summary.replicates, 1);
     const std::vector<size_t>& of_reference = places[summary.reference];
     for (size_t k = 0; k < reads.size(); ++k) {
       std::vector<const std::vector<double>*> own, others;
@@ -247,6 +265,14 @@ Summary summarize(const Setup& setup, const Store& store, const std::vector<Kind
     summary.notes.push_back("Without single-task models there is no gain over them.");
   }
 
+  std::set<int64_t> threads;
+  for (const ReadKind& kind : reads)
+    for (const auto& one : kind)
+      if (one && one->result.figures.contains("cost") && one->result.figures["cost"].contains("threads"))
+        threads.insert(one->result.figures["cost"]["threads"].get<int64_t>());
+  if (threads.size() > 1)
+    summary.notes.push_back("Some cells ran with " + std::to_string(*threads.begin()) + ", others with up to " + std::to_string(*threads.rbegin()) +
+                            " threads: their times don't compare, and their bits may differ.");
   bool is_finite = true;
   for (size_t k = 0; k < reads.size(); ++k) {
     KindSummary& of = summary.kinds[k];

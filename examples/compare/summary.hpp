@@ -52,6 +52,7 @@ struct Summary {
   size_t reference = 0;
   int64_t seeds = 0, test_rows = 0, replicates = 0;
   std::string score, group, core;  ///< formula, group column, core task; empty = none
+  std::string unit = {};           ///< the column whose values the bootstrap draws; empty = rows
   std::vector<std::string> notes;  ///< what was left out, and why
 
   /// @brief The position of a column; columns.size() if there is none.

@@ -6,6 +6,7 @@
 #include <htl/balance/any_balance.hpp>
 #include <htl/task/task_set.hpp>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,10 +24,19 @@ void check_losses_text(const std::string& text);
 void check_calibrators_text(const std::string& text);
 void check_balancer_text(const std::string& text);
 
-/// A task with the loss and the label transform of LOSS[@TRANSFORM] instead of its own. Without a transform a regression keeps its own (z_score where its
-/// own loss needed none), or gets none where the loss works in the label's unit.
+/// LOSS[@TRANSFORM][&WEIGHT*LOSS…] taken apart; a loss without a weight has 1.
+struct LossText {
+  std::string loss;                                    ///< the one that predicts
+  std::optional<std::string> transform;                ///< of the label
+  std::vector<std::pair<double, std::string>> beside;  ///< weights and the losses that are added
+};
+/// @param who begins the sentence of what is none
+LossText loss_text(const std::string& text, const char* who);
+
+/// A task with the losses and the label transform of LOSS[@TRANSFORM][&WEIGHT*LOSS…] instead of its own; the first loss predicts. Without a transform a
+/// regression keeps its own (z_score where its own loss needed none), or gets none where the loss works in the label's unit.
 htl::TaskSpec with_loss(const htl::TaskSpec& task, const std::string& text);
-/// The tasks with the losses of TASK=LOSS[@TRANSFORM]|…; the others are as they are.
+/// The tasks with the losses of TASK=LOSS[@TRANSFORM][&WEIGHT*LOSS…]|…; the others are as they are.
 htl::TaskSet with_losses(const htl::TaskSet& tasks, const std::string& text);
 /// The tasks with the calibrators, not fitted yet, of TASK=NAME[:option=value,…]|….
 htl::TaskSet with_calibrators(const htl::TaskSet& tasks, const std::string& text);

@@ -27,14 +27,14 @@ class Aitm final : public Model {
 };
 
 /// The tasks with AITM's calibrator: a later event is not likelier than one that must come before it. Each binary task that directly follows binary ones
-/// gets it beside its own loss.
+/// gets it beside its own loss, for those whose labels are of the same rows: a conditional probability may well exceed that of the condition.
 inline htl::TaskSet with_order_calibration(const htl::TaskSet& tasks, double weight = 0.6) {
   std::vector<htl::TaskSpec> specs(tasks.begin(), tasks.end());
   for (int64_t t = 0; t < tasks.size(); ++t) {
     htl::TaskSpec& task = specs[static_cast<size_t>(t)];
     std::vector<std::string> before;
     for (const int64_t parent : tasks.parents(t))
-      if (tasks[parent].kind() == htl::TaskKind::binary) before.push_back(tasks[parent].name());
+      if (tasks[parent].kind() == htl::TaskKind::binary && tasks[parent].observed_when() == task.observed_when()) before.push_back(tasks[parent].name());
     if (task.kind() != htl::TaskKind::binary || before.empty()) continue;
     if (task.losses().empty()) task = task.loss(htl::BinaryCrossEntropy{});
     task = task.loss(htl::OrderCalibration(htl::OrderCalibrationOptions{.after = before}), weight);

@@ -9,6 +9,7 @@
 #include <htl/nn/target_attention.hpp>
 
 #include <ATen/ops/cat.h>
+#include <ATen/ops/index_select.h>
 
 #include <algorithm>
 #include <optional>
@@ -22,7 +23,8 @@ namespace models {
 struct AttendedHistory {
   int64_t history = 0;      // its position among the fields
   int64_t target = 0;       // that of the field for which its values are weighed
-  bool shares_rows = true;  // its ids are the target's, and mean the target's rows; false = its own vocabulary and rows
+  bool shares_rows = true;  // its ids mean the target's rows; false = its own rows
+  at::Tensor target_ids{};  // [ids of the history] int64: which of the target's ids each is, where rows are shared; undefined = the same one
 };
 
 /// What a model reads. In Batch::numeric first stand the numbers that are embedded, then those, or vectors from elsewhere, that are read as they are.
@@ -33,6 +35,7 @@ struct InputOptions {
   std::vector<AttendedHistory> histories = {};
   std::vector<int64_t> attention = {80, 40};                           // the attention network's hidden layers
   std::optional<htl::PeriodicEmbeddingOptions> periodic = {};          // of the first numbers
+  at::Tensor center{}, spread{};                                       // [numbers]: what periodic reads is (x − center) / spread; undefined = x
   std::optional<htl::PiecewiseLinearEmbeddingOptions> piecewise = {};  // of the first numbers, instead
   int64_t numeric_width = 0;                                           // how many numbers are read as they are
 
@@ -73,11 +76,16 @@ class InputsImpl : public torch::nn::Module {
     for (size_t h = 0; h < attentions.size(); ++h) {
       const AttendedHistory& of = options.histories[h];
       const htl::FieldBatch history = batch.fields.select({of.history}).as_bags();
-      const at::Tensor entries = embedding->lookup(htl::FieldBatch::of(history.ids.unsqueeze(1)), {of.shares_rows ? of.target : of.history}).values();
+      const at::Tensor ids = of.target_ids.defined() ? of.target_ids.to(history.ids.device()).index_select(0, history.ids) : history.ids;
+      const at::Tensor entries = embedding->lookup(htl::FieldBatch::of(ids.unsqueeze(1)), {of.shares_rows ? of.target : of.history}).values();
       const int64_t place = std::find(pooled_.begin(), pooled_.end(), of.target) - pooled_.begin(), dim = options.fields.dim();
       parts.push_back(attentions[h]->forward_bags(entries, history.offsets, parts.front().narrow(1, place * dim, dim).contiguous()));
     }
-    if (periodic_) parts.push_back(periodic_->forward(batch.numeric.narrow(1, 0, options.embedded_numbers())));
+    if (periodic_) {
+      const at::Tensor numbers = batch.numeric.narrow(1, 0, options.embedded_numbers());
+      parts.push_back(
+          periodic_->forward(options.center.defined() ? numbers.sub(options.center.to(numbers.device())).div(options.spread.to(numbers.device())) : numbers));
+    }
     if (piecewise_) parts.push_back(piecewise_->forward(batch.numeric.narrow(1, 0, options.embedded_numbers())));
     return at::cat(parts, 1);
   }

@@ -426,6 +426,27 @@ TEST_F(Balancing, RefusesWhatItCanNotBalance) {
   EXPECT_TRUE(contains(sentence_of([&] { Balancer<FAMOBalance>(tasks)->observe(leaves({1., 1., 1.})); }), "htl::FAMO: expected weights() before observe()"));
 }
 
+TEST_F(Balancing, RefusesLossesBelowZeroWhereLogarithmsAreTaken) {
+  const TaskLosses likelihood = leaves({2., -.1, 1.});  // 1e8 would be its weight, or nearly
+  const auto says = [&](AnyBalance method, const TaskLosses& losses) {
+    Balancer<AnyBalance> balancer(tasks, std::move(method));
+    return sentence_of([&] { balancer(losses); });
+  };
+  for (const AnyBalance& method : {AnyBalance(GeometricMeanBalance{}), AnyBalance(ScaleInvariantBalance{}), AnyBalance(FAMOBalance{}),
+                                   AnyBalance(STCHBalance{.nadir = {1.}}), AnyBalance(STCHBalance{.warmup_epochs = 1})}) {
+    EXPECT_TRUE(contains(says(method, likelihood), "htl::Balancer: the method takes logarithms and expects losses ≥ 0, got -0.1 of task \"" + tasks[1].name()))
+        << method.name();
+    EXPECT_EQ(says(method, leaves({2., 0., 1.})), "no error") << method.name();
+  }
+  TaskLosses inactive = likelihood;
+  inactive.active = torch::tensor({1, 0, 1}).to(torch::kBool);
+  EXPECT_EQ(says(GeometricMeanBalance{}, inactive), "no error");
+  EXPECT_EQ(says(ScaleInvariantBalance{.offset = 1.}, likelihood), "no error");
+  EXPECT_EQ(says(FAMOBalance{.min_losses = {-1., -1., -1.}}, likelihood), "no error");
+  EXPECT_EQ(says(STCHBalance{}, likelihood), "no error");
+  EXPECT_EQ(says(UncertaintyBalance{}, likelihood), "no error");
+}
+
 TEST_F(Balancing, RefusesWhatAMethodMustNotReturn) {
   Balancer<Own> balancer(tasks, {.returned = nan});
   EXPECT_TRUE(contains(sentence_of([&] { balancer(leaves({2., .5, 1.})); }), "what the method returned for task \"click\" is nan (its loss is 2)"));

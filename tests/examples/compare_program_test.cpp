@@ -97,6 +97,18 @@ TEST_F(CompareProgram, gives_a_method_that_wants_several_batches_a_batch_in_part
   EXPECT_NE(predictions("several", "htlnet+modo+squared@z_score+none+seed1"), predictions("several", "htlnet+sum+squared@z_score+none+seed1"));
 }
 
+TEST_F(CompareProgram, adds_losses_of_the_core) {
+  const auto ended = run(std::string(small) + "--models htlnet --adjusters sum --losses squared,squared&0.5*pairwise_ranking:group=user,margin=1 --seeds 1 " +
+                         "--without-single-tasks --output added");
+  ASSERT_EQ(ended.status, 0) << ended.text;
+  EXPECT_TRUE(contains(ended.text, "| squared@z_score&0.5\\*pairwise_ranking:group=user,margin=1 |"));
+  std::vector<std::string> of_htlnet;
+  for (const std::string& cell : finished("added"))
+    if (cell.starts_with("htlnet+sum+squared@z_score")) of_htlnet.push_back(predictions("added", cell));
+  ASSERT_EQ(of_htlnet.size(), 2u);
+  EXPECT_NE(of_htlnet[0], of_htlnet[1]);
+}
+
 TEST_F(CompareProgram, tunes_every_kind_alike_and_keeps_a_cell_that_fails) {
   const std::string grid = std::string(small) +
                            "--models htlnet --adjusters sum --balancers none,uncertainty --losses squared@z_score|ziln --seeds 1 --tune 2 "
@@ -147,6 +159,10 @@ TEST_F(CompareProgram, refuses_with_a_sentence_before_anything_is_trained) {
   refused("--models htlnet --losses ziln@z_score", 2, "works in the label's unit");
   refused("--models htlnet --losses softmax_cross_entropy:classes=3", 2, "is not for a regression");
   refused("--models htlnet --losses focal", 1, "[0, 1]");
+  refused("--models htlnet --losses squared&two*huber", 2, "compare: --losses expected WEIGHT*LOSS, or LOSS alone, after \"&\", got \"two*huber\"");
+  refused("--models htlnet --losses squared&2*coral:classes=3", 2, "\"coral:classes=3\" of --losses is not for a regression");
+  refused("--models htlnet --experts 3", 2, "--experts is for mmoe and htlnet_mmoe, and none of them is among --models");
+  refused("--models shared_bottom --gate-dropout=0.1", 2, "--gate-dropout is for mixtures of experts");
   refused("--models htlnet --balancers dwaa", 2, "did you mean \"dwa\"?");
   refused("--models htlnet --adjusters famo --balancers dwa", 2, "compares the losses before and after a step");
   refused("--models htlnet --modle x", 2, "there is no option \"--modle\"; did you mean \"--model");

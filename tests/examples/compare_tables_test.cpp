@@ -8,6 +8,10 @@
 
 #include <gtest/gtest.h>
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -25,7 +29,7 @@ constexpr double undefined = std::numeric_limits<double>::quiet_NaN();
 /// Rows of a user, an item, a price and the labels; a time is observed where there was a click. The schema's groups are the users.
 class CompareTables : public CompareProgram {
  protected:
-  static constexpr int64_t train_rows = 1300, valid_rows = 60, test_rows = 80, users = 20;
+  static constexpr int64_t train_rows = 1300, valid_rows = 60, test_rows = 80, users = 40;
   struct Row {
     int64_t user;
     double click, time;
@@ -78,6 +82,19 @@ TEST_F(CompareTables, know_cells_by_tasks_and_features_too) {
   const auto made = run(command);
   ASSERT_EQ(made.status, 0) << made.text;
   EXPECT_TRUE(contains(run(command).text, "5 cells were finished before, 0 are new"));
+  fs::path found;
+  for (const auto& entry : fs::directory_iterator(folder.path("out") / "cells"))
+    if (entry.path().filename().string().starts_with("htlnet+sum+huber")) found = entry.path();
+  fs::remove(found / "predictions.safetensors");
+  EXPECT_TRUE(contains(run(command).text, "4 cells were finished before, 1 are new")) << "without its predictions a cell is made again";
+  htl::write_atomically(found / "predictions.safetensors", "damaged");
+  EXPECT_TRUE(contains(run(command).text, "compare: can't read a finished cell: ", "and the same command makes it again"));
+  fs::remove_all(found);
+  EXPECT_EQ(run(command).status, 0);
+  const int held = ::open(folder.path("out").c_str(), O_RDONLY | O_DIRECTORY);
+  ASSERT_EQ(::flock(held, LOCK_EX | LOCK_NB), 0);
+  EXPECT_TRUE(contains(run(command).text, "compare: another process is comparing into \"out\"; wait for it, or give another --output"));
+  ::close(held);
   const auto refused = [&](const char* file, const std::string& piece, const std::string& instead, const std::string& sentence) {
     const std::string before = htl::read_file(folder.path(file));
     change(file, piece, instead);
@@ -86,6 +103,8 @@ TEST_F(CompareTables, know_cells_by_tasks_and_features_too) {
     EXPECT_TRUE(contains(ended.text, sentence));
     write(file, before);
   };
+  refused(("out/cells/" + found.filename().string() + "/cell.json").c_str(), "\"version\": \"", "\"version\": \"9",
+          "was made with version \"90.1.0\", not \"0.1.0\"");
   refused("schema.toml", "core = true\n", "core = true\nweight = 2.5\n", "was made with tasks.time.weight null, not 2.5");
   refused("schema.toml", "core = true\n", "", "--losses are for a core regression");
   refused("schema.toml", "after = [\"click\"]\n", "after = []\n", "was made with tasks.time.after [\"click\"], not []");
@@ -106,6 +125,27 @@ TEST_F(CompareTables, drop_ids_in_training_where_it_is_asked_for) {
   EXPECT_NE(predictions("kept", cell), predictions("dropped", cell));
   EXPECT_EQ(predictions("kept", "averages"), predictions("dropped", "averages"));
   EXPECT_TRUE(contains(run(command + "--output dropped").text, "was made with id-dropout 0.5, not 0"));
+  ASSERT_EQ(run(command + "--output pooled --min-count 3").status, 0);
+  EXPECT_NE(predictions("kept", cell), predictions("pooled", cell));
+  EXPECT_EQ(predictions("kept", "averages"), predictions("pooled", "averages")) << "averages are over all ids, whatever a model pools";
+}
+
+TEST_F(CompareTables, say_what_they_do_without_many_groups_or_any) {
+  const std::string command = std::string(grid) + "--seeds 1 --without-single-tasks ";
+  EXPECT_TRUE(contains(run(command + "--bootstrap 10 --group town --output towns").text,
+                       "The test rows have 17 values of \"town\", fewer than 30: the bootstrap draws rows instead", "paired resamplings of the test rows"));
+  EXPECT_TRUE(contains(run(command + "--bootstrap 10 --output users").text, "paired resamplings of the values of \"user\""));
+  const auto seed = run(command + "--seed 3 --output refused");
+  EXPECT_EQ(seed.status, 2);
+  EXPECT_TRUE(contains(seed.text, "--seed is that of simulated rows, which these are not; --seeds N"));
+  change("schema.toml", "groups = [\"user\", \"town\"]\n", "");
+  const auto score = run(command + "--score click*time --output refused");
+  EXPECT_EQ(score.status, 1);
+  EXPECT_TRUE(contains(score.text, "--score orders rows within groups, and the data have no column \"user\""));
+  EXPECT_FALSE(fs::exists(folder.path("refused")));
+  change("schema.toml", "core = true\n", "core = true\ntransform = \"log1p\"\n");
+  EXPECT_TRUE(contains(run(command + "--bootstrap 0 --output own").text, "| htlnet | sum | as_is | none |", "| htlnet | sum | squared@z_score | none |"))
+      << "the data's own loss, where it is another, and the control";
 }
 
 TEST_F(CompareTables, hold_for_models_that_attend_to_histories_and_embed_numbers) {
@@ -163,10 +203,16 @@ TEST_F(CompareTables, refuse_a_selection_that_no_epoch_defines_before_anything_i
 }
 
 TEST_F(CompareTables, lose_a_cell_that_the_machine_has_no_memory_for_and_keep_nothing_of_it) {
-  const auto lost = run(std::string(grid) + "--seeds 1 --bootstrap 0 --without-single-tasks --output out --embedding-dim 100000000000");  // 500 TB
+  const auto refused = run(std::string(grid) + "--seeds 1 --output out --embedding-dim 100000000000");  // 500 TB
+  EXPECT_EQ(refused.status, 1);
+  EXPECT_TRUE(contains(refused.text, "this configuration needs about "));
+  EXPECT_FALSE(fs::exists(folder.path("out")));
+  const auto lost = run(std::string(grid) + "--models shared_bottom --trunk 10000000000000 --seeds 1 --bootstrap 0 --without-single-tasks --output out");
   EXPECT_EQ(lost.status, 1);
-  EXPECT_TRUE(contains(lost.text, "compare: lost the cell htlnet+sum+squared@z_score+none+seed1", "3 cells were lost; the same command tries them again"));
-  EXPECT_EQ(finished("out"), std::set<std::string>{"averages"});
+  EXPECT_TRUE(
+      contains(lost.text, "compare: lost the cell shared_bottom+sum+squared@z_score+none+seed1", "1 cells were lost; the same command tries them again"));
+  EXPECT_FALSE(finished("out").contains("shared_bottom+sum+squared@z_score+none+seed1"));
+  EXPECT_TRUE(finished("out").contains("averages"));
 }
 
 TEST_F(CompareTables, say_so_where_no_child_can_be_waited_for) {

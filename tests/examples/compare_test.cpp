@@ -7,6 +7,7 @@
 #include <examples/compare/cell.hpp>
 #include <examples/compare/expression.hpp>
 #include <examples/compare/grid.hpp>
+#include <examples/compare/inputs.hpp>
 #include <examples/compare/picture.hpp>
 #include <examples/htlnet/machine.hpp>
 
@@ -44,12 +45,15 @@ TEST(Expression, has_the_value_that_arithmetic_says) {
   EXPECT_DOUBLE_EQ(value_of("2 ^ -2", at), 0.25);
   EXPECT_DOUBLE_EQ(value_of("--2", at), 2.0);
   EXPECT_DOUBLE_EQ(value_of("1e-3*1.5E2", at), 0.15);
+  EXPECT_DOUBLE_EQ(value_of("\"click\"^.6 * \"watch_time\"", at), std::pow(0.25, 0.6) * 9.0);
+  EXPECT_DOUBLE_EQ(compare::Expression("2 * \"add-to-cart\"", {"add-to-cart"})({0.25}), 0.5);
   EXPECT_DOUBLE_EQ(value_of(" log( click ) + log1p(watch_time)", at), std::log(0.25) + std::log1p(9.0));
 }
 
 TEST(Expression, refuses_what_is_no_formula_with_a_sentence) {
   EXPECT_TRUE(contains(sentence_of([] { value_of("clik * 2", {1, 1}); }), "names \"clik\", which is no task; did you mean \"click\"?"));
-  for (const std::string wrong : {"", "1 +", "(click", "click)", "click watch_time", "* 2", "2 ** 3", "log click", "log(2", "1..2", "click $ 2"})
+  for (const std::string wrong :
+       {"", "1 +", "(click", "click)", "click watch_time", "* 2", "2 ** 3", "log click", "log(2", "1..2", "click $ 2", "\"click", "\"\""})
     EXPECT_NE(sentence_of([&] { value_of(wrong, {1, 1}); }), "no error") << wrong;
   EXPECT_TRUE(contains(sentence_of([] { value_of(std::string(5000, '('), {1, 1}); }), "nested more than 200 deep"));
   EXPECT_TRUE(contains(sentence_of([] { value_of("1 +", {1, 1}); }), "expected a number, a task or \"(\" at its end"));
@@ -201,9 +205,23 @@ TEST(Grid, always_has_its_controls_and_has_nothing_twice) {
   for (const char* control : {"shared_embedding+sum+squared@z_score+none", "shared_embedding+core_task+squared@z_score+none", "htlnet+sum+squared@z_score+none",
                               "shared_embedding+sum+squared@z_score+none+only_click", "averages"})
     EXPECT_TRUE(labels.contains(control)) << control;
+  compare::GridParts other = parts;
+  other.losses = {"ziln@none", "squared@z_score"};
+  const std::vector<Kind> others = compare::kinds_of(other);
+  EXPECT_EQ(std::count_if(others.begin(), others.end(), [](const Kind& kind) { return !kind.task.empty() && kind.loss == "ziln@none"; }), 2)
+      << "single-task models have the first loss";
   EXPECT_EQ(compare::reference_of(kinds, "htlnet+mgda"), 1U);
   EXPECT_EQ(compare::reference_of(kinds, ""), 0U);
   EXPECT_TRUE(contains(sentence_of([&] { compare::reference_of(kinds, "htlnet+mgd"); }), "did you mean \"htlnet+mgda"));
+}
+
+TEST(Inputs, read_a_historys_values_as_the_targets_where_it_knows_most_of_them) {
+  const htl::FeatureMap::Field target{.name = "item", .vocabulary = {"b", "a", "c"}}, shared{.name = "seen", .vocabulary = {"a", "x", "c"}},
+      apart{.name = "seen", .vocabulary = {"a", "x"}};
+  const at::Tensor ids = compare::detail::target_ids_of(shared, target);
+  ASSERT_TRUE(ids.defined());
+  EXPECT_TRUE(ids.equal(at::tensor({0, 2, 0, 3}, at::kLong)));
+  EXPECT_FALSE(compare::detail::target_ids_of(apart, target).defined());
 }
 
 TEST(Grid, has_a_row_for_what_was_predicted_outside) {
@@ -243,8 +261,11 @@ TEST(Grid, tunes_all_kinds_by_the_same_draws_and_begins_with_the_given_rates) {
   const std::vector<compare::Rates> four = compare::draws_of(given, 4), six = compare::draws_of(given, 6);
   EXPECT_EQ(four.front(), given);
   for (size_t d = 0; d < 4; ++d) EXPECT_EQ(four[d], six[d]);
+  const std::vector<compare::Rates> slower = compare::draws_of({.005, 1e-4, 0.0, 0.0}, 6);
   for (size_t d = 1; d < 6; ++d) {
-    EXPECT_TRUE(six[d].row_lr >= .01 && six[d].row_lr <= .3 && six[d].dense_lr >= 2e-4 && six[d].dense_lr <= 5e-3);
+    EXPECT_NEAR(slower[d].row_lr / six[d].row_lr, .1, 1e-12);
+    EXPECT_NEAR(slower[d].dense_lr / six[d].dense_lr, .1, 1e-12);
+    EXPECT_TRUE(six[d].row_lr >= .005 && six[d].row_lr <= .15 && six[d].dense_lr >= 2e-4 && six[d].dense_lr <= 5e-3);
     EXPECT_TRUE(six[d].weight_decay >= 1e-6 && six[d].weight_decay <= 1e-2 && six[d].dropout >= 0.0 && six[d].dropout < .3);
   }
 }

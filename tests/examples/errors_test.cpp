@@ -177,14 +177,20 @@ TEST_F(ProgramErrors, AdjustersThatAreNoneOrDoNotFitTheTasks) {
 }
 
 TEST_F(ProgramErrors, LossesBalancersAndCalibratorsThatAreNoneOrDoNotFitTheTasks) {
-  EXPECT_TRUE(
-      contains(refused(train + "--loss time", 2), "--loss: expected TASK=LOSS[:option=value,…][@TRANSFORM], several with | between them, got \"time\""));
+  EXPECT_TRUE(contains(refused(train + "--loss time", 2),
+                       "--loss: expected TASK=LOSS[:option=value,…][@TRANSFORM][&WEIGHT*LOSS…], several with | between them, got \"time\""));
   EXPECT_TRUE(contains(refused(train + "--loss time=hubber", 2), "did you mean \"huber\"?"));
   EXPECT_TRUE(contains(refused(train + "--loss time=huber@log2p", 2), "did you mean \"log1p\"?"));
   EXPECT_TRUE(contains(refused(train + "--loss tim=huber"), "--loss names the task \"tim\", which the data don't have; did you mean \"time\"?"));
   EXPECT_TRUE(contains(refused(train + "--loss click=huber"), "the loss \"huber\" is not for a binary task as \"click\" is"));
   EXPECT_TRUE(contains(refused(train + "--loss click=focal@log1p"), "only a regression's label can be transformed by \"log1p\""));
   EXPECT_TRUE(contains(refused(train + "--loss time=ziln@log1p"), "log1p"));
+  EXPECT_TRUE(contains(refused(train + "--loss time=huber|time=log_cosh"),
+                       "--loss names the task \"time\" twice; write several losses of a task as TASK=LOSS&WEIGHT*LOSS"));
+  EXPECT_TRUE(contains(refused(train + "--loss time=huber&much*log_cosh", 2), "expected WEIGHT*LOSS, or LOSS alone, after \"&\", got \"much*log_cosh\""));
+  EXPECT_TRUE(contains(refused(train + "--loss time=huber&log_cosh@log1p", 2), "the label's transform stands behind the first loss"));
+  EXPECT_TRUE(contains(refused(train + "--loss time=huber&log_cosch", 2), "did you mean \"log_cosh\"?"));
+  EXPECT_TRUE(contains(refused(train + "--loss time=huber&-1*log_cosh"), "-1"));
   EXPECT_TRUE(contains(refused(train + "--balancer uncertanty", 2), "did you mean \"uncertainty\"?"));
   EXPECT_TRUE(
       contains(refused(train + "--adjuster famo --balancer dwa"), "--adjuster famo compares the losses before and after a step, which --balancer dwa changes"));

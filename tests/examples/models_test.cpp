@@ -2,6 +2,7 @@
 // The models of examples/models: each on a chain and on a graph of tasks, with and without an adjuster, from the embeddings to the losses.
 #include <examples/htlnet/batch_parts.hpp>
 #include <examples/models/models.hpp>
+#include <htl/io/module_state.hpp>
 #include <htl/loss/hybrid_loss.hpp>
 #include <htl/optim/dense_parameters.hpp>
 #include <htl/optim/row_adagrad.hpp>
@@ -13,7 +14,13 @@
 
 #include <support/seeded.hpp>
 
+#include <unistd.h>
+
+#include <filesystem>
+
 namespace {
+
+namespace fs = std::filesystem;
 
 using htl::test::close;
 using htl::test::contains;
@@ -216,6 +223,14 @@ TEST_F(Models, read_a_history_for_its_target_beside_pooled_fields_and_numbers) {
   EXPECT_TRUE(contains(sentence_of([&] { models::Inputs{wrong}; }), "expected the position of one more field as a history, got 2"));
 }
 
+TEST_F(Models, calibrate_the_order_of_events_over_the_same_rows_alone) {
+  const auto losses_of = [](const htl::TaskSpec& buy) {
+    return models::with_order_calibration(htl::TaskSet{htl::binary("click"), buy})["buy"].losses().size();
+  };
+  EXPECT_EQ(losses_of(htl::binary("buy").after("click")), 2U);
+  EXPECT_EQ(losses_of(htl::binary("buy").after("click").observed_when("click")), 0U) << "of those who clicked many may buy";
+}
+
 TEST_F(Models, of_the_entire_space_have_a_propensity_where_there_is_one_event_before) {
   const htl::TaskSet steps{htl::binary("click"), htl::binary("view").after("click"), htl::binary("buy").after("view")};
   const htl::TaskSet tasks = models::over_the_entire_space(steps, models::EntireSpaceForm::escm2);
@@ -225,6 +240,52 @@ TEST_F(Models, of_the_entire_space_have_a_propensity_where_there_is_one_event_be
   ASSERT_EQ(tasks["buy"].losses().size(), 1U) << "σ of the view's logit is no propensity over all rows";
   EXPECT_EQ(tasks["buy"].losses()[0].loss.reads(), (std::vector<std::string>{"click", "view"}));
   EXPECT_EQ(models::over_the_entire_space(steps, models::EntireSpaceForm::esmm)["view"].output_width(), 1);
+}
+
+TEST_F(Models, loaded_from_what_was_saved_give_the_same_bits_as_what_was_saved) {
+  const fs::path file = fs::path(::testing::TempDir()) / ("htl_models_" + std::to_string(::getpid()) + ".safetensors");
+  for (const auto& [name, made] : models::all_models()) {
+    const htl::TaskSet tasks = made.tasks(graph());
+    const htl::Batch batch = draw(tasks, 16, Reads::piecewise);
+    const std::shared_ptr<models::Model> model = made.make(options_for(tasks, Reads::piecewise, htl::UPGrad{})),
+                                         other = made.make(options_for(tasks, Reads::piecewise, htl::UPGrad{}));
+    model->eval();
+    other->eval();
+    htl::save_module(file, *model);
+    const htl::TaskOutputs before = other->forward(batch), saved = model->forward(batch);
+    htl::load_module(file, *other);
+    const htl::TaskOutputs after = other->forward(batch);
+    for (const htl::TaskSpec& task : tasks) {
+      EXPECT_FALSE(same_bits(before[task.name()], saved[task.name()])) << name;
+      EXPECT_TRUE(same_bits(after[task.name()], saved[task.name()])) << name;
+    }
+  }
+  fs::remove(file);
+}
+
+TEST_F(Models, read_a_history_by_the_targets_ids_and_numbers_about_their_mean) {
+  const htl::TaskSet tasks = chain();
+  models::ModelOptions options = options_for(tasks, Reads::periodic, htl::UPGrad{}), moved = options;
+  std::vector<int64_t> ids(20);
+  for (int64_t i = 0; i < 20; ++i) ids[static_cast<size_t>(i)] = (i + 3) % 20;
+  moved.inputs.histories[0].target_ids = torch::tensor(ids, at::kLong);
+  moved.inputs.center = torch::tensor({2.f, -1.f});
+  moved.inputs.spread = torch::tensor({.5f, 4.f});
+  models::Inputs plain(options.inputs), other(moved.inputs);
+  for (const auto& parameter : plain->named_parameters()) {
+    const torch::NoGradGuard no_grad;
+    other->named_parameters()[parameter.key()].copy_(parameter.value());
+  }
+  const htl::Batch batch = draw(tasks, 12, Reads::periodic);
+  htl::Batch changed = batch;  // the same history in the target's ids, and the same numbers in their own unit
+  const at::Tensor first = batch.fields.offsets.slice(0, 0, -1).view({-1, 3}).select(1, 1),
+                   behind = batch.fields.offsets.slice(0, 1).view({-1, 3}).select(1, 1);
+  changed.fields.ids = batch.fields.ids.clone();
+  for (int64_t row = 0; row < 12; ++row)
+    for (int64_t at = first[row].item<int64_t>(); at < behind[row].item<int64_t>(); ++at) changed.fields.ids[at] = (changed.fields.ids[at] + 17) % 20;
+  changed.numeric = batch.numeric.clone();
+  changed.numeric.narrow(1, 0, 2).mul_(moved.inputs.spread).add_(moved.inputs.center);
+  EXPECT_TRUE(close(other->forward(changed), plain->forward(batch), 1e-5));
 }
 
 TEST_F(Models, learn_with_an_adjuster_that_weighs) {

@@ -228,6 +228,11 @@ TEST_F(OnlineRetailProgram, LearnsTheSpendByZilnUnlessALossOrATransformIsGiven) 
   EXPECT_EQ(spend("--loss spend=huber --core-label log1p", "both"), "huber@log1p");
   EXPECT_EQ(spend("--loss spend=huber@none", "raw"), "huber@none");
   EXPECT_EQ(spend("--loss spend=tweedie --core-label log1p", "tweedie"), "tweedie@none");
+  EXPECT_EQ(spend("--loss spend=huber@none&0.25*pairwise_ranking:group=cut_off", "two"), "huber@none");
+  const nlohmann::json losses = htl::read_json(folder.path("two/tasks.json")).at("tasks").at(1).at("losses");
+  ASSERT_EQ(losses.size(), 2u);
+  EXPECT_EQ(losses[1].at("name"), "pairwise_ranking");
+  EXPECT_EQ(losses[1].at("weight"), 0.25);
 }
 
 }  // namespace

@@ -369,15 +369,19 @@ TEST(TaskSetJson, RebuildsEverythingThatTasksSay) {
 TEST(TaskSetJson, KeepsTransformsWithinTransformsAndCalibrators) {
   const at::Tensor values = at::rand({300}, at::kDouble) * 30, events = values.gt(12).to(at::kDouble);
   htl::Labels labels = htl::Labels().set("click", {events}).set("watch_time", {values}).set("spend", {values});
+  labels.set("like", {events}).set("buy", {events});
   labels.context.set("duration", at::rand({300}, at::kDouble) * 60);
   const htl::TaskSet unfitted{
-      htl::binary("click").calibration(htl::IsotonicCalibration{}),
+      htl::binary("click").calibration(htl::IsotonicCalibration{}), htl::binary("like").calibration(htl::PriorCorrection(.1)),
+      htl::binary("buy").calibration(htl::PlattScaling{}),
       htl::regression("watch_time").transform(htl::grouped(htl::chained(htl::log1p(), htl::z_score()), "duration", 3)).calibration(htl::ScaleCalibration{}),
       htl::regression("spend").transform(htl::clipped(htl::smeared(htl::quantile_ranks(11).fitted({values}), values / 30, {values}), .9))};
   EXPECT_EQ(text_of(htl::task_set_from_json(htl::parse_json(text_of(unfitted), "tasks"))), text_of(unfitted));
   const htl::TaskSet fitted = unfitted.fitted(labels);
   const htl::TaskOutputs outputs = htl::TaskOutputs()
                                        .set("click", at::randn({300, 1}, at::kDouble))
+                                       .set("like", at::randn({300, 1}, at::kDouble))
+                                       .set("buy", at::randn({300, 1}, at::kDouble))
                                        .set("watch_time", at::randn({300, 1}, at::kDouble))
                                        .set("spend", at::rand({300, 1}, at::kDouble));
   const htl::TaskSet tasks = fitted.calibrated(outputs, labels);
@@ -385,6 +389,7 @@ TEST(TaskSetJson, KeepsTransformsWithinTransformsAndCalibrators) {
   EXPECT_EQ(text_of(read), text_of(tasks));
   const htl::Predictions before = tasks.predict(outputs, labels.context), after = read.predict(outputs, labels.context);
   for (const auto& [name, prediction] : before) EXPECT_TRUE(htl::test::same_bits(prediction, after[name])) << name;
+  EXPECT_TRUE(htl::test::same_bits(after["like"], htl::PriorCorrection(.1).apply(outputs["like"].squeeze(1).sigmoid())));
 }
 
 TEST(TaskSetJson, TellsWhatIsWrong) {

@@ -278,7 +278,8 @@ struct Scene {
     if (label.mask.defined() && !label.mask[row].item<bool>()) return false;
     for (const TaskSpec& spec : specs)
       if (spec.name() == name && !spec.observed_when().empty())
-        return observed(spec.observed_when(), row) && labels[spec.observed_when()].value[row].item<double>() == 1.0;
+        return observed(spec.observed_when(), row) && labels[spec.observed_when()].value[row].item<double>() == 1.0 &&
+               (!labels[spec.observed_when()].weight.defined() || labels[spec.observed_when()].weight[row].item<double>() > 0.0);
     return true;
   }
 
@@ -438,9 +439,6 @@ TEST(HybridLoss, keeps_labels_of_rows_without_them_out_of_value_and_gradient_bit
       Label label = labels[name];
       at::Tensor carried = torch::tensor(std::vector<int64_t>(20, 1), at::kLong).to(at::kBool);
       for (int64_t row = 0; row < 20; ++row) carried[row].fill_(scene.observed(name, row) && (!label.weight.defined() || label.weight[row].item<double>() > 0));
-      const bool event_of_others = name == "task0";  // its observed rows decide about others; rows of weight 0 still do
-      if (event_of_others && label.mask.defined()) carried = label.mask;
-      if (event_of_others && !label.mask.defined()) continue;
       label.value = label.value.is_floating_point() ? torch::where(carried, label.value, random.pick<double>({kNaN, kInfinity, -1e30}))
                                                     : torch::where(carried, label.value, torch::full_like(label.value, -100));
       labels.set(name, label);

@@ -438,6 +438,34 @@ TEST(Likelihoods, go_on_as_tangents_where_exponentials_end) {
   }
 }
 
+TEST(Likelihoods, keep_gradients_finite_where_a_shape_or_dispersion_multiplies_exponentials) {
+  using Options = htl::TweedieOptions;
+  const auto likelihood = [](double power) { return htl::Tweedie(Options{.power = power, .form = TweedieForm::likelihood}); };
+  const std::vector<AnyLoss> losses = {
+      htl::Gamma{}, htl::Gamma({.shape = 1e4}), htl::Gamma({.shape = 1e-9}), htl::ZeroInflatedGamma{}, likelihood(1.05), likelihood(1.5), likelihood(1.9)};
+  for (const AnyLoss& loss : losses)
+    for (const double label : {1e-30, 1.0, 1e12})
+      for (const double first : {-80.0, 0.0, 80.0})
+        for (const double second : {-80.0, 0.0, 80.0, 1e4})
+          for (const bool reduced : {true, false}) {
+            if (!reduced && loss.name() == "tweedie") continue;  // said there
+            at::Tensor output = at::full({1, loss.output_width()}, second);
+            output.select(1, loss.name() == "zero_inflated_gamma" ? 1 : 0).fill_(first);
+            output.requires_grad_();
+            const at::Tensor y = torch::full({1}, label, at::kFloat);
+            const at::Tensor value = reduced ? loss.reduced(input_of(output, y), at::ones({1})) : loss.per_row(input_of(output, y)).sum();
+            value.backward();
+            EXPECT_TRUE(std::isfinite(value.item<float>())) << loss.name() << output << label << reduced;
+            EXPECT_TRUE(output.grad().isfinite().all().item<bool>()) << loss.name() << output << label << reduced;
+          }
+  for (const AnyLoss& loss : {AnyLoss(htl::Gamma{}), AnyLoss(htl::Gamma({.shape = 1e4}))})  // beyond the bound, which moves with the shape
+    for (const double eta : {-72.0, -75.0, -79.0}) {
+      const at::Tensor output = doubles({eta, 1e4}).narrow(0, 0, loss.output_width()).unsqueeze(0), y = doubles({1.5});
+      EXPECT_TRUE(gradcheck([&](const auto& x) { return loss.per_row(input_of(x[0], y)).div(1e34); }, {output})) << loss.output_width() << eta;
+      EXPECT_TRUE(gradcheck([&](const auto& x) { return loss.reduced(input_of(x[0], y), doubles({1})).div(1e34); }, {output})) << loss.output_width() << eta;
+    }
+}
+
 TEST(Likelihoods, predict_finite_numbers_however_wide_they_think_they_are) {
   for (const double s : {20.0, 113.0, 116.0, 1e4, 1e7}) {
     for (const double mu : {-80.0, 0.0, 80.0}) {

@@ -418,6 +418,35 @@ TEST(TaskTerms, come_by_name_with_their_parameters) {
   }
 }
 
+TEST(TaskTerms, of_all_rows_refuse_tasks_that_are_observed_only_where_an_event_happened) {
+  const auto says = [](const AnyLoss& loss) {
+    return sentence_of([&] { htl::TaskSet{htl::binary("click"), htl::binary("buy").after("click").observed_when("click").loss(loss)}; });
+  };
+  const htl::Propensity propensity{.given = "click"};
+  for (const AnyLoss& loss : {AnyLoss(htl::EntireSpace({.given = {"click"}})), AnyLoss(htl::InversePropensity({.propensity = propensity})),
+                              AnyLoss(htl::DoublyRobust({.propensity = propensity}))})
+    EXPECT_TRUE(contains(says(loss), "is of all rows, whether \"click\" happened or not, and the task is observed only when it did; remove observed_when()"))
+        << loss.name();
+  EXPECT_EQ(says(htl::InversePropensity({.propensity = {.column = "p"}})), "no error") << "every row that counts was seen";
+  EXPECT_EQ(says(htl::OrderCalibration({.after = {"click"}})), "no error");
+  EXPECT_EQ(sentence_of([] {
+              htl::TaskSet{htl::binary("seen"), htl::binary("click"), htl::binary("buy").observed_when("seen").loss(htl::EntireSpace({.given = {"click"}}))};
+            }),
+            "no error")
+      << "another event";
+}
+
+TEST(TaskTerms, refuse_propensities_that_are_none) {
+  const at::Tensor z = torch::zeros({3, 1}), y = torch::zeros({3}), percent = torch::tensor({.5f, 37.f, 1.f});
+  const Named<at::Tensor> context(std::vector<std::pair<std::string, at::Tensor>>{{"p", percent}});
+  const AnyLoss loss = htl::InversePropensity({.propensity = {.column = "p"}});
+  EXPECT_TRUE(contains(sentence_of([&] {
+                         loss.per_row({z, y, y, {}, context});
+                       }),
+                       "htl::InversePropensity: expected propensities up to 1 in the context column \"p\", got 37; a percentage is divided by 100"));
+  EXPECT_EQ(sentence_of([&] { loss.per_row({z, y, y, torch::tensor({1.f, 0.f, 1.f}), context}); }), "no error") << "a row that does not count";
+}
+
 TEST(TaskTerms, refuse_what_is_no_good_with_a_sentence) {
   const at::Tensor z = torch::zeros({3, 1}), y = torch::zeros({3});
   const htl::EntireSpace product({.given = {"click"}});

@@ -5,7 +5,7 @@
 
 #include <torch/torch.h>
 
-#include "support/loss_cases.hpp"
+#include "support/loss_battery.hpp"
 
 namespace {
 
@@ -122,6 +122,22 @@ TEST(WatchTimeLosses, have_one_arithmetic_per_row_and_in_one_pass) { htl::test::
 TEST(WatchTimeLosses, pass_nan_outputs_on_where_rows_count_and_nowhere_else) {
   Random random(5);
   for (const LossCase& one : cases(random, 4, at::kDouble)) htl::test::expect_nan_only_where_it_counts(one);
+}
+
+TEST(WatchTimeLosses, refuse_rows_that_do_not_fit_and_know_no_label_that_is_nan) {
+  Random random(9);
+  for (const LossCase& one : cases(random, 6, at::kDouble)) {
+    htl::test::expect_refuses_what_does_not_fit(one);
+    htl::test::expect_nan_label_stays_nan(one);
+  }
+}
+
+TEST(D2Q, trains_in_the_bucket_that_it_predicts_from_where_durations_need_float64) {
+  const at::Tensor duration = torch::tensor({16777216.0, 16777217.0, 16777216.0, 16777217.0}, at::kDouble), seconds = doubles({1, 100, 3, 300});
+  const Named<at::Tensor> context(std::vector<std::pair<std::string, at::Tensor>>{{"duration", duration}});
+  const AnyLoss loss = htl::D2Q({.duration = "duration", .buckets = 2, .points = 3}).fitted({seconds}, context);
+  const at::Tensor label = seconds.to(at::kFloat), share = torch::full({4}, .25f), output = torch::full({4, 1}, .5f);
+  EXPECT_TRUE(htl::test::close(loss.reduced({output, label, label, {}, context}, share), loss.per_row({output, label, label, {}, context}).mean(), 1e-6));
 }
 
 TEST(WatchTimeLosses, stay_finite_far_out_in_both_types_and_forms) {

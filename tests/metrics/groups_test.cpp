@@ -2,6 +2,7 @@
 // Metrics by group and segment against their definitions: NDCG by all orders of ties, and any metric for each segment apart.
 #include <htl/metrics/auc.hpp>
 #include <htl/metrics/by_segment.hpp>
+#include <htl/metrics/calibration.hpp>
 #include <htl/metrics/ndcg.hpp>
 #include <htl/metrics/regression_error.hpp>
 
@@ -52,7 +53,7 @@ TEST(Ndcg, is_the_mean_over_all_orders_of_ties) {
       }
       if (scores.size() == 6) goto next;  // 720 orders are enough
       if (scores.empty()) continue;
-      if (const double best = mean_dcg(gains, gains, top); best > 0) {
+      if (const double best = mean_dcg(gains, gains, top); best > 0 && gains.size() > 1) {
         sum += mean_dcg(scores, gains, top) / best;
         ++entered;
       } else {
@@ -110,6 +111,12 @@ TEST(BySegment, is_the_metric_of_each_segments_rows) {
     htl::Auc alone;
     alone.add(score, {y, mask.logical_and(segment.eq(number))});
     EXPECT_EQ(auc.value(), alone.value()) << number;
+  }
+  htl::BySegment<htl::Calibration> calibration;
+  calibration.add(score.sigmoid(), {y, mask}, segment);
+  for (const auto& [number, of] : calibration.segments()) {
+    const at::Tensor own = mask.logical_and(segment.eq(number));
+    EXPECT_NEAR(of.ratio(), (score.sigmoid().masked_select(own).sum() / y.masked_select(own).sum()).item<double>(), 1e-12) << number;
   }
   EXPECT_EQ(sentence_of([&] { whole.add(score, {y}, y); }), "htl::BySegment: expected integer segments, got Double");
   EXPECT_EQ(sentence_of([&] { whole.add(torch::zeros({301}, at::kDouble), {y}, segment); }),

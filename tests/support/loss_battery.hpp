@@ -7,6 +7,8 @@
 
 #include <support/loss_cases.hpp>
 
+#include <ATen/ops/cat.h>
+
 #include <limits>
 #include <string>
 #include <vector>
@@ -63,6 +65,37 @@ inline void expect_finite_predictions(const LossCase& one, Random& random) {
   EXPECT_TRUE(output.grad().isfinite().all().item<bool>()) << one.text();
 }
 
+/// @brief A label that is NaN is no label of any kind: alone, where nobody has checked it, the row's value is NaN in both forms.
+inline void expect_nan_label_stays_nan(const LossCase& one) {
+  if (!one.label.is_floating_point()) return;
+  at::Tensor label = one.label.clone();
+  label[1].fill_(std::numeric_limits<double>::quiet_NaN());
+  const LossInput input{one.output, label, label, {}, one.context};
+  const at::Tensor rows = one.loss.per_row(input);
+  EXPECT_TRUE(std::isnan(rows[1].item<double>())) << one.text();
+  EXPECT_FALSE(std::isnan(rows[0].item<double>())) << one.text();
+  for (const int64_t row : {0, 1}) {
+    const at::Tensor share = at::zeros({label.size(0)}, one.output.options());
+    share[row].fill_(1.0);
+    EXPECT_EQ(std::isnan(one.loss.reduced(input, share).item<double>()), row == 1) << one.text();
+  }
+}
+
+/// @brief Rows that do not belong together, or outputs of another width, are refused and read nowhere.
+inline void expect_refuses_what_does_not_fit(const LossCase& one) {
+  const int64_t rows = one.label.size(0), width = one.output.size(1);
+  const at::Tensor share = at::full({rows}, 1.0 / static_cast<double>(rows), one.output.options());
+  const auto refuses = [&](const at::Tensor& output, const at::Tensor& label, const at::Tensor& shares) {
+    EXPECT_THROW(one.loss.reduced({output, label, label, {}, one.context}, shares), c10::Error)
+        << one.text() << output.sizes() << label.sizes() << shares.sizes();
+  };
+  refuses(one.output, one.label, share.narrow(0, 0, rows - 1));
+  refuses(one.output, one.label.narrow(0, 0, rows - 1), share);
+  refuses(at::cat({one.output, one.output.narrow(1, 0, 1)}, 1), one.label, share);
+  if (width > 1) refuses(one.output.narrow(1, 0, width - 1), one.label, share);
+  EXPECT_THROW(one.loss.predict({at::cat({one.output, one.output}, 1), one.context}), c10::Error) << one.text();
+}
+
 /// @brief All of it: derivatives, one pass against rows, threads, NaN, HybridLoss, names, predictions.
 /// @param table makes the cases
 /// @param seed of the cases
@@ -75,6 +108,8 @@ inline void loss_battery(const LossTable& table, uint64_t seed, const std::vecto
     for (const LossCase& one : table(random, 20, at::kDouble, 1.0)) expect_mean_over_rows_that_count(one, random);
   for (const LossCase& one : table(random, 8, at::kDouble, 1.0)) {
     expect_made_again(one);
+    expect_nan_label_stays_nan(one);
+    expect_refuses_what_does_not_fit(one);
     expect_finite_predictions(one, random);
   }
 }

@@ -76,7 +76,7 @@ TEST(Named, keeps_its_order_and_replaces_by_name) {
 TEST(Named, says_which_names_there_are) {
   EXPECT_EQ(sentence_of([] { (void)Named<int>().set("click", 1).set("long_view", 2)["clik"]; }),
             "htl: there is no \"clik\" here; did you mean \"click\"? Present: \"click\", \"long_view\"");
-  EXPECT_EQ(sentence_of([] { (void)Named<int>()["x"]; }), "htl: there is no \"x\" here; did you mean \"\"? Present: none");
+  EXPECT_EQ(sentence_of([] { (void)Named<int>()["x"]; }), "htl: there is no \"x\" here; nothing is");
   EXPECT_THROW((void)Named<int>()["x"], c10::IndexError);
 }
 
@@ -496,7 +496,31 @@ TEST(TaskSet, predicts_by_the_first_of_a_tasks_losses) {
   const TaskSet unit{htl::regression("y").loss(InUnit{})};
   const TaskOutputs outputs = TaskOutputs().set("y", doubles({1, 2}).view({2, 1}));
   EXPECT_TRUE(close(unit.predict(outputs, Named<at::Tensor>().set("duration", doubles({5, 7})))["y"], doubles({5, 14})));
-  EXPECT_EQ(sentence_of([&] { unit.predict(outputs); }), "htl: there is no \"duration\" here; did you mean \"\"? Present: none");
+  EXPECT_EQ(sentence_of([&] { unit.predict(outputs); }), "htl: there is no \"duration\" here; nothing is");
+}
+
+TEST(TaskSet, takes_an_event_for_happened_where_it_is_observed_and_counts) {
+  const TaskSet tasks{htl::binary("click"), htl::binary("buy").observed_when("click")};
+  htl::Labels labels;
+  labels.set("click", {torch::tensor({1.f, 1.f, 0.f, 1.f}), torch::tensor({1, 1, 1, 0}).to(at::kBool), torch::tensor({2.f, 0.f, 1.f, 1.f})});
+  labels.set("buy", {torch::ones({4})});
+  EXPECT_TRUE(tasks.observed(1, labels).equal(torch::tensor({1, 0, 0, 0}).to(at::kBool))) << "a row of weight 0 has no label";
+}
+
+TEST(TaskSet, predicts_from_narrow_outputs_as_the_loss_reads_them) {
+  const TaskSet tasks{htl::regression("count").loss(htl::Poisson{}), htl::regression("spend").loss(htl::ZILN{})};
+  for (const at::ScalarType type : {at::kHalf, at::kBFloat16}) {
+    htl::TaskOutputs narrow, wide;
+    for (const htl::TaskSpec& task : tasks) {
+      narrow.set(task.name(), torch::full({2, task.output_width()}, 12.0).to(type));
+      wide.set(task.name(), narrow[task.name()].to(at::kFloat));
+    }
+    const htl::Predictions predictions = tasks.predict(narrow), expected = tasks.predict(wide);
+    for (const auto& [name, value] : predictions) {
+      EXPECT_TRUE(value.isfinite().all().item<bool>()) << name;
+      EXPECT_TRUE(htl::test::same_bits(value, expected[name])) << name;
+    }
+  }
 }
 
 TEST(TaskSet, refuses_outputs_of_the_wrong_shape_or_name) {

@@ -343,4 +343,20 @@ TEST(TaskSet, takes_transforms_that_read_a_column_through_fitting_loss_and_predi
   EXPECT_NE(sentence_of([&] { tasks.with(htl::regression("wach")); }).find("did you mean \"watch\"?"), std::string::npos);
 }
 
+TEST(Transforms, come_back_from_outputs_far_out_as_finite_numbers_with_finite_gradients) {
+  const std::vector<AnyLabelTransform> all = {htl::log1p(), htl::label_transform("box_cox", {{"lambda", 0}}).fitted({doubles({1, 2, 9})}),
+                                              htl::label_transform("box_cox", {{"lambda", .05}}).fitted({doubles({1, 2, 9})}),
+                                              htl::label_transform("box_cox", {{"lambda", -1}}).fitted({doubles({1, 2, 9})}),
+                                              htl::chained(htl::log1p(), htl::z_score()).fitted({doubles({0, 3, 1e12})})};
+  for (const AnyLabelTransform& transform : all)
+    for (const float z : {-1e30f, -89.f, -1.f, 0.f, 1e-30f, 79.f, 89.f, 1e4f, 1e30f}) {
+      const at::Tensor leaf = torch::full({1}, z).requires_grad_(), label = transform.inverse(leaf);
+      label.backward();
+      EXPECT_TRUE(std::isfinite(label.item<float>())) << transform.name() << z;
+      EXPECT_TRUE(std::isfinite(leaf.grad().item<float>())) << transform.name() << z;
+    }
+  EXPECT_FLOAT_EQ(htl::log1p().inverse(torch::full({1}, 30.f)).item<float>(), std::expm1(30.f));
+  EXPECT_TRUE(sentence_of([] { htl::z_score().fitted({doubles({-1e200, 1e200})}); }).find("htl::z_score: the squares of labels from -1e+200 to 1e+200") == 0);
+}
+
 }  // namespace

@@ -37,6 +37,7 @@ struct AnyBalanceMethod {
   virtual BalanceTerms weights(const BalanceInput& input, const at::Tensor& parameter, AnyWeightingState& state, const std::string& name) const = 0;
   virtual std::string parameter_name() const = 0;
   virtual at::Tensor initial_parameter(int64_t tasks) const = 0;
+  virtual double least_loss() const = 0;
   virtual bool observes() const = 0;
   virtual void observe(const at::Tensor& losses, AnyWeightingState& state, const std::string& name) const = 0;
   virtual void end_epoch(AnyWeightingState& state, const std::string& name) const = 0;
@@ -73,6 +74,7 @@ struct BalanceMethodOf final : AnyBalanceMethod {
     if constexpr (LearnedBalance<B>) return method.initial_parameter(tasks);
     return {};
   }
+  double least_loss() const override { return detail::least_loss(method); }
   bool observes() const override { return BalanceObserver<B>; }
   void observe(const at::Tensor& losses, AnyWeightingState& state, const std::string& name) const override {
     if constexpr (BalanceObserver<B>) method.observe(losses, memory_in(state, name));
@@ -146,6 +148,8 @@ class AnyBalance {
   std::string parameter_name() const { return held_->parameter_name(); }
   /// @brief [T]: what it learns, at first; undefined where it learns nothing.
   at::Tensor initial_parameter(int64_t tasks) const { return held_->initial_parameter(tasks); }
+  /// @brief Below which loss the method has no meaning; −∞ where it takes any.
+  double least_loss() const { return held_->least_loss(); }
   /// @brief Whether the method wants to hear the losses after a step (BalanceObserver).
   bool observes() const { return held_->observes(); }
   /// @brief Tells the losses [T] float64 after a step to a BalanceObserver; other methods don't listen.

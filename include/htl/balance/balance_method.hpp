@@ -13,6 +13,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
@@ -89,6 +90,8 @@ concept LearnedBalance = std::copy_constructible<B> && requires(const B& method,
     });
 
 /// @brief Whatever balances losses. Adding one is adding one file in balance/.
+///
+/// One that takes logarithms or roots says by `double least_loss() const` below which loss it has no meaning: a Balancer refuses less on the CPU.
 template <class B>
 concept BalanceMethod = StatelessBalance<B> || StatefulBalance<B> || LearnedBalance<B>;
 
@@ -105,6 +108,13 @@ concept EpochBalance = BalanceMethod<B> && requires(const B& method, typename B:
 };
 
 namespace detail {
+
+/// Below which loss a method has no meaning; −∞ where it says nothing of it.
+template <class B>
+double least_loss(const B& method) {
+  if constexpr (requires { method.least_loss(); }) return method.least_loss();
+  return -std::numeric_limits<double>::infinity();
+}
 
 /// BalanceMethod for templates that should say what a type lacks.
 template <class B>

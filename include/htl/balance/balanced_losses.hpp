@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +46,18 @@ at::Tensor read_losses(const TaskLosses& losses, const std::vector<std::string>&
               "\"", when, " is ", loss, "; where a batch has no label of a task, say so by TaskLosses::active");
   }
   return result;
+}
+
+/// Throws on the CPU for an active task's loss below the least one.
+template <class = void>
+void check_least(double least, const at::Tensor& values, const at::Tensor& active, const std::vector<std::string>& names) {
+  if (std::isinf(least) || !values.is_cpu()) return;
+  const at::Tensor mask = active.defined() ? active.contiguous() : at::Tensor();
+  for (size_t t = 0; t < names.size(); ++t) {
+    const double loss = values.const_data_ptr<double>()[t];
+    HTL_CHECK(loss >= least || (mask.defined() && !mask.const_data_ptr<bool>()[t]), "htl::Balancer: the method takes logarithms and expects losses ≥ ", least,
+              ", got ", loss, " of task \"", names[t], "\", as a likelihood's may be; give that task another loss, or take a balancer without logarithms");
+  }
 }
 
 /// Sets what a method says of inactive tasks to 0.

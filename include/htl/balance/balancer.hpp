@@ -64,12 +64,14 @@ class BalancerImpl : public torch::nn::Cloneable<BalancerImpl<B>>, public StateO
 
   /// @brief The balanced losses.
   /// @param losses one number a task, names and order as in the TaskSet, with their graphs
-  /// @throws c10::ValueError on other tasks or shapes, on the CPU for losses or weights that are not finite (an active task's); what the method throws.
+  /// @throws c10::ValueError on other tasks or shapes, on the CPU for losses or weights that are not finite and for a loss below least_loss() (an active
+  ///   task's); what the method throws.
   ///   Where the losses are refused, memory and step are as they were
   TaskLosses forward(const TaskLosses& losses) {
     const at::Tensor values = detail::read_losses(losses, names_, "");
     HTL_CHECK(!parameter_.defined() || parameter_.device() == values.device(), "htl::Balancer: its parameter is on ", parameter_.device(), ", the losses on ",
               values.device(), "; call balancer->to(device)");
+    detail::check_least(detail::least_loss(method_), values, losses.active, names_);
     const BalanceInput input{.losses = values, .active = losses.active, .kinds = kinds_, .step = step_, .epoch = epoch_, .generator = generator_};
     BalanceTerms terms = at::Tensor();
     if (this->is_training()) {

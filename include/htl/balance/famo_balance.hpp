@@ -9,6 +9,7 @@
 
 #include <ATen/ops/where.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace htl::inline v0_1_0 {
@@ -29,6 +30,8 @@ struct FAMOBalance {
   /// @brief What a run remembers: FAMO's.
   using State = FAMO::State;
 
+  /// @brief 0, or the least of min_losses
+  double least_loss() const { return min_losses.empty() ? 0.0 : *std::min_element(min_losses.begin(), min_losses.end()); }
   /// @brief w [T] and f; remembers the losses.
   /// @throws c10::ValueError with options outside their ranges, or where the state was made for other tasks
   BalanceTerms weights(const BalanceInput& input, State& state) const {

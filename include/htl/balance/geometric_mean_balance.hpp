@@ -14,11 +14,13 @@ namespace htl::inline v0_1_0 {
 /// CVPR workshops 2019): f = (Π L_t)^{1/n}, so that w_t = f / (n L_t), over the n active tasks.
 ///
 /// A loss's scale scales the whole step, and does not move weight between tasks. Losses below `floor` count as that, in f and in w, so both are finite for
-/// losses ≤ 0 too. **Inactive tasks**: weight 0, not in f. One task: weight 1. **Device**: ATen without branches or synchronisation. LibMTL reports other
-/// weights than it uses.
+/// losses ≤ 0 too; a Balancer refuses those below 0. **Inactive tasks**: weight 0, not in f. One task: weight 1. **Device**: ATen without branches or
+/// synchronisation. LibMTL reports other weights than it uses.
 struct GeometricMeanBalance {
   double floor = 1e-8;  ///< > 0
 
+  /// @brief 0
+  double least_loss() const { return 0.0; }
   /// @brief w [T] and f.
   /// @throws c10::ValueError unless floor > 0
   BalanceTerms weights(const BalanceInput& input) const {

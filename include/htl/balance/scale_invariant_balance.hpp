@@ -14,12 +14,14 @@ namespace htl::inline v0_1_0 {
 /// = 1 / (L_t + offset).
 ///
 /// With offset 0 a factor of a loss changes nothing. Offset 1 is the form of SamsungLabs' repository, log1p, which weighs no loss by more than 1: a large loss
-/// as SI does, a small one as the plain sum. L_t + offset below `floor` counts as that, in f and in w. **Inactive tasks**: weight 0, not in f. **Device**: ATen
-/// without branches or synchronisation.
+/// as SI does, a small one as the plain sum. L_t + offset below `floor` counts as that, in f and in w; a Balancer refuses it below 0. **Inactive tasks**:
+/// weight 0, not in f. **Device**: ATen without branches or synchronisation.
 struct ScaleInvariantBalance {
   double offset = 0.0;  ///< ≥ 0
   double floor = 1e-8;  ///< > 0
 
+  /// @brief −offset
+  double least_loss() const { return 0.0 - offset; }
   /// @brief w [T] and f.
   /// @throws c10::ValueError unless offset ≥ 0 and floor > 0
   BalanceTerms weights(const BalanceInput& input) const {

@@ -11,6 +11,7 @@
 #include <ATen/ops/where.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace htl::inline v0_1_0 {
@@ -47,6 +48,8 @@ struct STCHBalance {
     }
   };
 
+  /// @brief 0 in the relative form, whose losses' logarithms it takes
+  double least_loss() const { return warmup_epochs > 0 || !nadir.empty() ? 0.0 : -std::numeric_limits<double>::infinity(); }
   /// @brief w [T] and f.
   /// @throws c10::ValueError with options outside their ranges, or where the state was made for other tasks
   BalanceTerms weights(const BalanceInput& input, State& state) const {

@@ -12,6 +12,8 @@ namespace htl::inline v0_1_0 {
 
 /// @brief l = |x − y|, in the unit of the target. dl/dx = ±1, 0 at x = y. Its minimiser is the median. Any device, no synchronisation.
 ///
+/// Width 1; any finite target. The prediction is the output itself. Convex; finite wherever the difference is. O(B).
+///
 ///     at::Tensor per_row = htl::AbsoluteError{}(predictions, targets);   // [B]
 struct AbsoluteError {
   /// @brief "absolute"
@@ -32,7 +34,7 @@ struct AbsoluteError {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief The output [B] itself.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::AbsoluteError", output); }
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const {

@@ -53,7 +53,7 @@ struct BinaryCrossEntropy {
     return one_pass(*this, input, share);
   }
   /// @brief The event's probability [B].
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1).sigmoid(); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::BinaryCrossEntropy", output).sigmoid(); }
 
   /// @brief One row in fp64; no difference of nearly equal numbers in value or slope.
   double row(const double* output, double label, double* slope) const {

@@ -33,9 +33,9 @@ struct BucketSoftmaxOptions {
 
 /// @brief l = log Σ_k e^{z_k} − z_b for K logits and the bucket b of the label.
 ///
-/// Width K. Labels: any finite number, in their own unit. dl/dz_k = softmax(z)_k − [k = b]. The prediction is Σ_k mid_k·softmax(z)_k in the label's unit.
-/// fitted() makes edges between distinct labels, so that buckets hold about equal counts, and each mid the mean of its labels (of an empty bucket: its
-/// middle); given edges and mids stay. O(B·K). On other devices than the CPU edges and mids are copied there in each call, which synchronises.
+/// Width K. Labels: any finite number, in their own unit; NaN gives NaN. dl/dz_k = softmax(z)_k − [k = b]. The prediction is Σ_k mid_k·softmax(z)_k in the
+/// label's unit. fitted() makes edges between distinct labels, so that buckets hold about equal counts, and each mid the mean of its labels (of an empty
+/// bucket: its middle); given edges and mids stay. O(B·K). On other devices than the CPU edges and mids are copied there in each call, which synchronises.
 struct BucketSoftmax {
   /// @brief With its options.
   /// @throws c10::ValueError for fewer than 2 buckets, edges or mids of another count, or edges that are not ascending
@@ -91,7 +91,7 @@ struct BucketSoftmax {
   at::Tensor operator()(const at::Tensor& logits, const at::Tensor& labels) const {
     check_shape("htl::BucketSoftmax", "logits", logits, {-1, options.buckets});
     check_shape("htl::BucketSoftmax", "labels", labels, {logits.size(0)});
-    return at::cross_entropy_loss(logits, buckets(labels), {}, at::Reduction::None);
+    return at::cross_entropy_loss(logits, buckets(labels), {}, at::Reduction::None).masked_fill(labels.isnan(), std::numeric_limits<double>::quiet_NaN());
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }
@@ -103,7 +103,8 @@ struct BucketSoftmax {
   /// @brief Σ_k mid_k·softmax(z)_k [B], in the label's unit.
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
     check(options.mids);
-    return output.softmax(1).mv(detail::list_like(options.mids, output).to(output.scalar_type()));
+    check_shape("htl::BucketSoftmax", "logits", output, {-1, options.buckets});
+    return output.softmax(1).mul(detail::list_like(options.mids, output).to(output.scalar_type())).sum(1);  // no matrix product: autocast would narrow it
   }
   /// @brief [B] int64: the buckets of labels.
   at::Tensor buckets(const at::Tensor& labels) const {
@@ -114,6 +115,10 @@ struct BucketSoftmax {
   /// @brief One row in fp64 from its label.
   double row(const double* output, const double* columns, double* slope) const {
     const size_t count = static_cast<size_t>(options.buckets), wanted = detail::bucket_of(options.edges, *columns);
+    if (std::isnan(*columns)) {
+      std::fill(slope, slope + count, *columns);
+      return *columns;
+    }
     const double top = detail::top_of_all(output, count);
     for (size_t k = 0; k < count; ++k) slope[k] = output[k] - top;
     detail::exp_all(slope, count);

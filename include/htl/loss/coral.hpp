@@ -32,9 +32,9 @@ enum class CoralPredict {
 /// dl/dz_k = σ(z_k) − [y > k]. The logits are the outputs themselves: give the tower's last layer one weight vector and K − 1 biases, z_k = f + b_k, to have
 /// the paper's model, or let each be free. `ordered` makes them decreasing instead, whatever the outputs: z_0 = o_0, z_k = z_{k−1} − softplus(o_k), so that no
 /// class has a negative probability; f + b_k with b learnt is the case of gaps that do not depend on the row. Without it P(y > k) is replaced by the least of
-/// P(y > 0) … P(y > k) where classes' probabilities are asked for. Any device, no synchronisation; O(K) a row.
+/// P(y > 0) … P(y > k) in predictions: the classes' probabilities, and the expected class. Any device, no synchronisation; O(K) a row.
 ///
-/// A class outside [0, K) gives NaN.
+/// Width K − 1. Convex, but for `ordered`; finite for all finite outputs. A class outside [0, K) gives NaN, and so does NaN.
 ///
 /// Source: Cao, Mirjalili and Raschka, Rank Consistent Ordinal Regression, 2020, (4) without task weights; the sum over k, not the mean.
 ///
@@ -75,7 +75,7 @@ struct Coral {
     check_shape("htl::Coral", "classes", labels, {outputs.size(0)});
     const at::Tensor above = labels.unsqueeze(1).gt(at::arange(classes - 1, labels.options()));
     const at::Tensor rows = detail::softplus(at::where(above, z.neg(), z)).sum(1);
-    return rows.masked_fill(labels.lt(0).logical_or(labels.gt(classes - 1)), std::numeric_limits<double>::quiet_NaN());
+    return rows.masked_fill(labels.ge(0).logical_and(labels.le(classes - 1)).logical_not(), std::numeric_limits<double>::quiet_NaN());
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }
@@ -90,11 +90,10 @@ struct Coral {
     return at::cat({outputs.narrow(1, 0, 1), detail::softplus(outputs.narrow(1, 1, classes - 2)).neg()}, 1).cumsum(1);
   }
   /// @brief [B] the expected class Σ_k P(y > k).
-  at::Tensor rank(const at::Tensor& outputs) const { return logits(outputs).sigmoid().sum(1); }
+  at::Tensor rank(const at::Tensor& outputs) const { return above_each(outputs).sum(1); }
   /// @brief [B, K] the classes' probabilities; each row's sum is 1.
   at::Tensor probabilities(const at::Tensor& outputs) const {
-    at::Tensor above = logits(outputs).sigmoid();
-    if (!ordered) above = std::get<0>(above.cummin(1));
+    const at::Tensor above = above_each(outputs);
     const auto column = [&](bool one) { return one ? at::ones({outputs.size(0), 1}, above.options()) : at::zeros({outputs.size(0), 1}, above.options()); };
     return at::cat({column(true), above}, 1).sub(at::cat({above, column(false)}, 1));
   }
@@ -130,6 +129,13 @@ struct Coral {
       slope[0] += rest;
     }
     return value;
+  }
+
+ private:
+  /// [B, K − 1] P(y > k), falling.
+  at::Tensor above_each(const at::Tensor& outputs) const {
+    const at::Tensor above = logits(outputs).sigmoid();
+    return ordered ? above : std::get<0>(above.cummin(1));
   }
 };
 

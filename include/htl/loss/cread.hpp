@@ -42,8 +42,8 @@ struct CREADOptions {
 /// Width M. Labels t in [0, ∞) in their own unit. The prediction is t̂.
 /// fitted() puts s_m at the quantile of level (1 − e^{−α·m/M})/(1 − e^{−α}) of the training
 /// labels; s_M is the largest, which no label is beyond, and t̂ is a lower sum of ∫P(T > t)dt: both as published. Splits that fall together add nothing
-/// to t̂. Labels and splits are compared in float32, so that ties stay ties in every type. Gradient bounded: |dl/dz_m| ≤ 1/M + r·δ·(s_m − s_{m−1})/4 + o.
-/// O(B·M). On other devices than the CPU the splits are copied there in each call, which synchronises.
+/// to t̂. Labels and splits are compared in float32, so that ties stay ties in every type. Finite for all finite logits and labels; gradient bounded: |dl/dz_m|
+/// ≤ 1/M + r·δ·(s_m − s_{m−1})/4 + o. O(B·M). On other devices than the CPU the splits are copied there in each call, which synchronises.
 ///
 /// Source: Sun et al., CREAD: A Classification-Restoration Framework with Error Adaptive Discretization, AAAI 2024.
 struct CREAD {
@@ -133,6 +133,7 @@ struct CREAD {
   /// @brief t̂ [B], in the label's unit.
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
     check_fitted();
+    check_shape(kWho, "logits", output, {-1, options.splits});
     return restore(output.sigmoid());
   }
 
@@ -171,7 +172,7 @@ struct CREAD {
   static constexpr const char* kWho = "htl::CREAD";
   static constexpr size_t kMostSplits = 1024;
   void check_fitted() const { HTL_CHECK_STATE(is_fitted(), kWho, ": the splits are not there; call tasks.fitted(training_labels), or give them as points"); }
-  at::Tensor restore(const at::Tensor& chance) const { return chance.mv(detail::list_like(steps_, chance).to(chance.scalar_type())); }
+  at::Tensor restore(const at::Tensor& chance) const { return chance.mul(detail::list_like(steps_, chance).to(chance.scalar_type())).sum(1); }
 
   std::vector<double> steps_, singles_;  // s_m − s_{m−1}; s_m in float32
 };

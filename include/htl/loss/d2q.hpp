@@ -39,8 +39,8 @@ struct D2QOptions {
 /// Width 1. Labels: any finite number; the context column of the duration is read, here and by predict(). dl/dx = 2(x − F_b(t)). The prediction is
 /// F_b^{−1}(x) in the label's unit, by linear interpolation in the same table; x outside [0, 1] counts as 0 or 1, with gradient 0. A duration outside
 /// those of the training rows belongs to the nearest bucket. A label that several quantiles equal gets the middle of their levels; labels are compared in
-/// float32, so that ties stay ties in every type. O(B·log(points)) on the CPU, O(B·points) memory for per_row and predict. On other
-/// devices than the CPU the tables are copied there in each call, which synchronises.
+/// float32, so that ties stay ties in every type. Convex; finite for outputs up to 1.8e19. O(B·log(points)) on the CPU, O(B·points) memory for per_row and
+/// predict. On other devices than the CPU the tables are copied there in each call, which synchronises.
 ///
 /// Source: Zhan et al., Deconfounding Duration Bias in Watch-time Prediction for Video Recommendation, KDD 2022.
 struct D2Q {
@@ -114,13 +114,13 @@ struct D2Q {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const {
     check_fitted();
-    const at::Tensor duration = detail::column_of("htl::D2Q", input.context, options.duration, input.output.scalar_type());
-    return one_pass(*this, input, at::stack({input.label, duration}).t(), share);
+    const at::Tensor bucket = buckets(durations(input.context)).to(input.output.scalar_type());  // a duration itself may need float64
+    return one_pass(*this, input, at::stack({input.label, bucket}).t(), share);
   }
   /// @brief F_b^{−1}(x) [B], in the label's unit.
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const {
     const at::Tensor table = rows_of_tables(durations(context)).to(output.scalar_type());  // [B, points]
-    const at::Tensor at = output.squeeze(1).clamp(0, 1).mul(options.points - 1);
+    const at::Tensor at = detail::column("htl::D2Q", output).clamp(0, 1).mul(options.points - 1);
     const at::Tensor below = at.detach().nan_to_num().floor().clamp_max(options.points - 2);
     const at::Tensor index = below.to(at::kLong).unsqueeze(1);
     const at::Tensor low = table.gather(1, index).squeeze(1), high = table.gather(1, index.add(1)).squeeze(1);
@@ -139,7 +139,7 @@ struct D2Q {
     return at::where(first.lt(behind), tied, between).clamp(0, options.points - 1).div(options.points - 1).squeeze(1);
   }
 
-  /// @brief One row in fp64 from its watch time and duration.
+  /// @brief One row in fp64 from its watch time and the bucket of its duration.
   double row(const double* output, const double* columns, double* slope) const {
     const double error = *output - level(columns[0], columns[1]);
     *slope = 2.0 * error;
@@ -153,18 +153,22 @@ struct D2Q {
 
   at::Tensor durations(const Named<at::Tensor>& context) const { return detail::column_of("htl::D2Q", context, options.duration, at::kDouble); }
 
+  /// [B] int64 of durations [B] in fp64.
+  at::Tensor buckets(const at::Tensor& durations) const { return at::bucketize(durations.to(at::kDouble), detail::list_like(options.edges, durations)); }
+
   at::Tensor rows_of_tables(const at::Tensor& durations) const {
     check_fitted();
     const at::Tensor tables = detail::list_like(options.tables, durations).view({-1, options.points});
     if (options.edges.empty()) return tables.expand({durations.size(0), options.points}).contiguous();
-    return tables.index_select(0, at::bucketize(durations.to(at::kDouble), detail::list_like(options.edges, durations)));
+    return tables.index_select(0, buckets(durations));
   }
 
-  double level(double label, double duration) const {
+  double level(double label, double bucket) const {
     const double time = detail::in_single(label), last = static_cast<double>(options.points - 1);
-    const double* const table = options.tables.data() + detail::bucket_of(options.edges, duration) * static_cast<size_t>(options.points);
+    const double* const table = options.tables.data() + static_cast<size_t>(bucket) * static_cast<size_t>(options.points);
     const double* const end = table + options.points;
     const double* const first = table + detail::bucket_of(table, static_cast<size_t>(options.points), time);  // the first that is not below
+    if (std::isnan(time)) return time;
     if (first == end) return 1.0;
     if (*first == time) return 0.5 * static_cast<double>((first - table) + (std::upper_bound(first, end, time) - table) - 1) / last;
     if (first == table) return 0.0;

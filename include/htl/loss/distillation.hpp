@@ -100,6 +100,7 @@ struct Distillation {
     if (!input.output.is_cpu()) return weighted_sum(per_row(input), share);
     const at::Tensor given = teacher_of(input), teacher = options.detach ? given.detach() : given;
     const at::Tensor both = output_width() == 1 ? at::stack({input.output.select(1, 0), teacher.select(1, 0)}).t() : at::cat({input.output, teacher}, 1);
+    detail::check_rows(*this, both, input.target, share);
     if (options.form != DistillationForm::binary) return one_pass(*this, detail::with_output(input, both), share);
     const Events events{options.temperature};
     const at::Tensor cooled = options.temperature == 1.0 ? both : both.div(options.temperature);
@@ -108,9 +109,11 @@ struct Distillation {
   /// @brief σ(z) [B], softmax(z) [B, K] or x [B].
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
     if (options.form == DistillationForm::multiclass) return output.softmax(1);
-    return options.form == DistillationForm::binary ? output.squeeze(1).sigmoid() : output.squeeze(1);
+    return options.form == DistillationForm::binary ? detail::column(kWho, output).sigmoid() : detail::column(kWho, output);
   }
 
+  /// @brief 2·W, of which row() reads numbers.
+  int64_t row_width() const { return 2 * output_width(); }
   /// @brief One row in fp64 from both outputs, the student's first.
   double row(const double* output, double, double* slope) const {
     const size_t width = static_cast<size_t>(output_width());

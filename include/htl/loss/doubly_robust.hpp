@@ -39,7 +39,8 @@ struct DoublyRobustOptions {
 ///
 /// Its first part has the mean of e over all rows as expectation if either ê or p is right. Width 2: the logit z and r. Labels in [0, 1]; the rows that
 /// count are all rows, as for InversePropensity. p is detached. Gradient, joint: dl/dz = w·(1 + 2c(e − ê))·(σ(z) − y), dl/dr = (1 − w − 2c·w·(e − ê))·ê'(r);
-/// not joint: dl/dz = w·(σ(z) − y), which is InversePropensity's, and dl/dr = −2c·w·(e − ê)·ê'(r). Any device, no synchronisation.
+/// not joint: dl/dz = w·(σ(z) − y), which is InversePropensity's, and dl/dr = −2c·w·(e − ê)·ê'(r). Any device, no synchronisation; O(B). Finite in
+/// float32 for logits up to 1e18.
 ///
 /// Joint, the first term alone pulls r down in unseen rows and up in seen ones, which cancels in the mean only; rows weighted by `clip` do not cancel.
 /// Source: Wang et al., ESCM², SIGIR 2022; not joint: Wang et al., Doubly Robust Joint Learning, ICML 2019. ê by softplus is our choice.
@@ -71,6 +72,8 @@ struct DoublyRobust {
   std::vector<std::string> context() const { return options.propensity.context(); }
   /// @brief The task of the event, if one is named.
   std::vector<std::string> reads() const { return options.propensity.reads(); }
+  /// @brief Where a given task says which labels were seen: the others count as well.
+  bool over_all_rows() const { return !options.propensity.given.empty(); }
   /// @brief They are events: binary tasks.
   bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).

@@ -70,6 +70,8 @@ struct EntireSpace {
   }
   /// @brief The given tasks.
   std::vector<std::string> reads() const { return options.given; }
+  /// @brief It is: the label is the event over all rows.
+  bool over_all_rows() const { return true; }
   /// @brief They are events: binary tasks.
   bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).
@@ -102,6 +104,8 @@ struct EntireSpace {
     return at::log_sigmoid(joined(input.output, input.outputs)).sum(1).exp();
   }
 
+  /// @brief 1 + n, of which row() reads logits.
+  int64_t row_width() const { return 1 + static_cast<int64_t>(options.given.size()); }
   /// @brief One row in fp64 from 1 + n logits.
   double row(const double* output, double target, double* slope) const {
     std::vector<detail::Logistic> logistic;

@@ -60,7 +60,7 @@ struct Focal {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief σ(z) [B].
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1).sigmoid(); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::Focal", output).sigmoid(); }
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const {

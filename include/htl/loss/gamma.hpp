@@ -10,6 +10,7 @@
 
 #include <ATen/ops/full_like.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -32,7 +33,9 @@ class GammaRows {
   GammaRows(std::string_view who, GammaOptions choices) : options(choices) {
     if (options.shape) {
       HTL_CHECK(*options.shape > 0.0 && std::isfinite(*options.shape), who, ": expected a finite shape > 0, got ", *options.shape);
-      fixed_ = log_gamma_rest(*options.shape, std::log(*options.shape)) - std::log(*options.shape);
+      const double log_shape = std::log(*options.shape);
+      fixed_ = log_gamma_rest(*options.shape, log_shape) - log_shape;
+      bound_ = bound(log_shape);
     }
     check_scale(who, "shape", options.shape_floor, options.max_shape);
   }
@@ -48,29 +51,33 @@ class GammaRows {
   }
   /// [B] of the outputs and log y.
   at::Tensor rows(const at::Tensor& outputs, const at::Tensor& log_y) const {
-    const at::Tensor rest = exp_rest(log_y.sub(outputs.select(1, 0)));
-    if (options.shape) return rest.mul(*options.shape).add(log_y).add(fixed_);
-    const at::Tensor k = shape(outputs);
-    return rest.mul(k).add(log_gamma_rest(k)).sub(k.log()).add(log_y);
+    const at::Tensor d = log_y.sub(outputs.select(1, 0));
+    if (options.shape) return exp_rest(d, at::full_like(d, bound_)).mul(*options.shape).add(log_y).add(fixed_);
+    const at::Tensor k = shape(outputs), log_k = k.log();
+    return exp_rest(d, log_k.relu().neg().add(kExpBound)).mul(k).add(log_gamma_rest(k)).sub(log_k).add(log_y);
   }
   double row(const double* output, double log_y, double* slope) const {
     const double d = log_y - output[0];
-    const BoundedExp ratio(d);  // y / mean
-    const double rest = exp_rest(d, ratio.value);
     if (options.shape) {
+      const BoundedExp ratio(d, bound_);  // y / mean
       slope[0] = -*options.shape * (ratio.slope - 1.0);
-      return *options.shape * rest + log_y + fixed_;
+      return *options.shape * exp_rest(d, ratio.value) + log_y + fixed_;
     }
     const Positive k(output[1], options.shape_floor, options.max_shape);
-    const double log_k = std::log(k.value);
+    const double log_k = std::log(k.value), most = bound(log_k);
+    const BoundedExp ratio(d, most);
+    const double rest = exp_rest(d, ratio.value);
+    const double by_k = log_k > 0.0 && d > most ? ratio.slope - 1.0 - d : rest;  // there the bound moves with k
     slope[0] = -k.value * (ratio.slope - 1.0);
-    slope[1] = k.slope == 0.0 ? k.slope : (rest + digamma_rest(k.value, log_k) - 1.0 / k.value) * k.slope;
+    slope[1] = k.slope == 0.0 ? k.slope : (by_k + digamma_rest(k.value, log_k) - 1.0 / k.value) * k.slope;
     return k.value * rest + log_gamma_rest(k.value, log_k) - log_k + log_y;
   }
   GammaOptions options;
 
  private:
-  double fixed_ = 0.0;  // r(k) − log k of a given shape
+  /// Where e^d goes on as its tangent, so that k·e^d stays below e^80.
+  static double bound(double log_k) { return kExpBound - std::max(log_k, 0.0); }
+  double fixed_ = 0.0, bound_ = kExpBound;  // r(k) − log k, and the bound, of a given shape
 };
 
 }  // namespace detail
@@ -80,8 +87,8 @@ class GammaRows {
 /// Outputs: η, and the second one's softplus as k, held in [shape_floor, max_shape]; with a given `shape` η alone. The variance is mean²/k. dl/dη = k(1 −
 /// y/e^η): with k given, the minimiser of η is the log of the mean, whatever the label's distribution. dl/dk = e^d − 1 − d + ψ(k + 1) − log k − 1/k with d =
 /// log y − η, 0 where k is held. Convex in η. Computed as k(e^d − 1 − d) + (log Γ(k + 1) − k log k + k) − log k + log y, whose terms do not cancel; e^d goes on
-/// as its tangent above d = 80, finite in float32 up to d = 6,200. Labels below 1.2e-38, as in rows without one, count as that. Any device, no synchronisation;
-/// two exponentials and about six logarithms a row with k an output, one each with k given.
+/// as its tangent where k·e^d or e^d is above e^80, so that float32 holds values and slopes up to d = 6,200. Labels below 1.2e-38, as in rows without one,
+/// count as that. Any device, no synchronisation; two exponentials and about six logarithms a row with k an output, one each with k given.
 ///
 /// Source: McCullagh and Nelder, Generalized Linear Models, 1989, ch. 8, with 1/k as the dispersion; the arrangement of terms is ours.
 ///

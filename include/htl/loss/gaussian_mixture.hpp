@@ -72,6 +72,7 @@ struct GaussianMixture {
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief Σ π_k μ_k [B], in the target's space.
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
+    check_shape("htl::GaussianMixture", "outputs", output, {-1, output_width()});
     const int64_t count = options.components;
     return output.narrow(1, 0, count).softmax(1).mul(output.narrow(1, count, count)).sum(1);
   }

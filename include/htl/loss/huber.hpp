@@ -14,6 +14,8 @@ namespace htl::inline v0_1_0 {
 
 /// @brief With e = x − y: l = ½e² where |e| ≤ δ, else δ(|e| − ½δ). |dl/dx| ≤ δ, so single rows can't dominate. Any device, no synchronisation.
 ///
+/// Width 1; any finite target. The prediction is the output itself, between mean and median. Convex; finite wherever the difference is. O(B).
+///
 /// Smooth L1 with β is this with δ = β, divided by β. Source: Huber, Robust Estimation of a Location Parameter, 1964.
 ///
 ///     at::Tensor per_row = htl::Huber(0.5)(predictions, targets);   // [B]
@@ -46,7 +48,7 @@ struct Huber {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief The output [B] itself.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::Huber", output); }
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const {

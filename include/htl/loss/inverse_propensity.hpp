@@ -31,7 +31,8 @@ struct InversePropensityOptions {
 ///
 /// Σ l / B is then an unbiased estimate of the loss over all rows (but for floor and clip) if the rows that count are all rows: the task has no
 /// `observed_when`, and its label is 0 where o is 0. Gradient: w·(σ(z) − y) into this task's column 0; p is detached, the click task learns from its
-/// own loss. In the batch-normalised form B and Σo are sums of the rows' weights; its clip bounds 1/(p·Σo). Any device, no synchronisation.
+/// own loss. In the batch-normalised form B and Σo are sums of the rows' weights; its clip bounds 1/(p·Σo). Convex, finite for all finite logits: w is at most
+/// the clip (times B in the batch-normalised form). Any device, no synchronisation; O(B).
 ///
 /// Source: Wang et al., ESCM²: Entire Space Counterfactual Multi-Task Model, SIGIR 2022; batch-normalised: PaddleRec's ESCM².
 struct InversePropensity {
@@ -60,6 +61,8 @@ struct InversePropensity {
   std::vector<std::string> context() const { return options.propensity.context(); }
   /// @brief The task of the event, if one is named.
   std::vector<std::string> reads() const { return options.propensity.reads(); }
+  /// @brief Where a given task says which labels were seen: the others count as well.
+  bool over_all_rows() const { return !options.propensity.given.empty(); }
   /// @brief They are events: binary tasks.
   bool can_read(TaskKind kind) const { return kind == TaskKind::binary; }
   /// @brief Binary and regression tasks (soft labels).

@@ -21,6 +21,8 @@ namespace htl::inline v0_1_0 {
 /// error to the largest. All derivatives exist, so Newton-like methods can use it where Huber has a kink. Any device, no synchronisation; one exponential and
 /// one logarithm a row.
 ///
+/// Width 1; any finite target. The prediction is the output itself, between mean and median. Convex; finite wherever the difference is.
+///
 /// Source: the usual log-cosh, which has s = 1; the scale is Huber's δ.
 ///
 ///     at::Tensor per_row = htl::LogCosh(0.5)(predictions, targets);   // [B]
@@ -56,7 +58,7 @@ struct LogCosh {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief The output [B] itself.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::LogCosh", output); }
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const {

@@ -14,8 +14,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace htl::inline v0_1_0 {
@@ -70,6 +72,13 @@ void for_row_chunks(int64_t rows, const Body& body) {
 /// The number of chunks of for_row_chunks().
 inline size_t row_chunks(int64_t rows) { return static_cast<size_t>((rows + kRowsPerChunk - 1) / kRowsPerChunk); }
 
+/// A number in type T, beyond its range the largest one. Without branches; NaN stays, by the order of the arguments.
+template <class T>
+T held(double number) {
+  constexpr double most = std::numeric_limits<T>::max();
+  return static_cast<T>(std::min(std::max(number, -most), most));
+}
+
 /// The tensors of a pass as arrays of element types T (output, share, slope) and Y (target), with any strides but the share's.
 template <class T, class Y>
 struct RowArrays {
@@ -89,7 +98,7 @@ struct RowArrays {
   double share(int64_t row) const { return static_cast<double>(shares_[row]); }
   /// Writes share·slope, and 0 where the share is 0, whatever the slope.
   void set_slope(int64_t row, int64_t j, double share, double slope) const {
-    slopes_[row * slope_strides_[0] + j * slope_strides_[1]] = static_cast<T>(kept(share * slope, share != 0.0));
+    slopes_[row * slope_strides_[0] + j * slope_strides_[1]] = held<T>(kept(share * slope, share != 0.0));
   }
   int64_t rows, width, columns;
 
@@ -219,7 +228,22 @@ void pass_rows(const L& loss, const RowArrays<T, Y>& arrays, at::Tensor& value) 
   } else {
     total = weighted_rows(loss, arrays);
   }
-  *value.mutable_data_ptr<T>() = static_cast<T>(total);
+  *value.mutable_data_ptr<T>() = std::isinf(total) ? static_cast<T>(total) : held<T>(total);  // an infinite output is to be seen
+}
+
+/// Throws where the tensors of a pass are not of the same rows, or the output not as wide as row() reads.
+template <class L>
+void check_rows(const L& loss, const at::Tensor& output, const at::Tensor& columns, const at::Tensor& share) {
+  int64_t width;
+  if constexpr (requires { loss.row_width(); }) {  // with the outputs of other tasks behind the task's own
+    width = loss.row_width();
+  } else {
+    width = loss.output_width();
+  }
+  const bool fits = output.defined() && output.dim() == 2 && output.size(1) == width && columns.defined() && columns.dim() >= 1 && columns.dim() <= 2 &&
+                    columns.size(0) == output.size(0) && share.defined() && share.dim() == 1 && share.size(0) == output.size(0);
+  HTL_CHECK(fits, "htl::one_pass: the loss \"", loss.name(), "\" expected outputs [B, ", width, "], labels [B] and shares [B], got outputs ", shape_of(output),
+            ", labels ", shape_of(columns), " and shares ", shape_of(share));
 }
 
 /// The pass by element types. Outputs and columns may have any strides, so that those of several tasks need no interleaving; share is contiguous.
@@ -261,12 +285,15 @@ struct OnePass : torch::autograd::Function<OnePass> {
 
 /// @brief Σ share·l as a scalar in the output's type: one pass in fp64 on the CPU, `per_row` elsewhere. Differentiable once in the output.
 ///
-/// Sums run over fixed chunks: the same bits for any number of threads. O(B·W).
+/// Sums run over fixed chunks: the same bits for any number of threads. A value or slope of finite outputs that float32 can't hold is held at its largest
+/// number, 3.4e38. O(B·W).
 /// @param loss gives `row` and `per_row`
 /// @param input float32 or float64 output [B, W], target [B] of the same type or int64
 /// @param share [B] in the output's type; rows with 0 do not enter, whatever their output is
+/// @throws c10::ValueError on other shapes
 template <RowLoss L>
   requires TaskLoss<L> at::Tensor one_pass(const L& loss, const LossInput& input, const at::Tensor& share) {
+    detail::check_rows(loss, input.output, input.target, share);
     if (input.output.is_cpu()) return detail::OnePass::apply(input.output, input.target, share, &detail::reduce_rows<L>, static_cast<const void*>(&loss));
     return weighted_sum(loss.per_row(input), share);
   }
@@ -276,8 +303,10 @@ template <RowLoss L>
 /// @param input float32 or float64 output [B, W]
 /// @param columns [B] or [B, C] in the output's type
 /// @param share [B] in the output's type; rows with 0 do not enter, whatever their output is
+/// @throws c10::ValueError on other shapes
 template <ColumnRowLoss L>
   requires TaskLoss<L> at::Tensor one_pass(const L& loss, const LossInput& input, const at::Tensor& columns, const at::Tensor& share) {
+    detail::check_rows(loss, input.output, columns, share);
     if (input.output.is_cpu()) return detail::OnePass::apply(input.output, columns, share, &detail::reduce_rows<L>, static_cast<const void*>(&loss));
     return weighted_sum(loss.per_row(input), share);
   }
@@ -285,11 +314,16 @@ template <ColumnRowLoss L>
 namespace detail {
 
 /// A prediction of width 1 as a column: [B] stays, [B, 1] loses its second dimension.
-inline at::Tensor column(std::string_view who, const at::Tensor& output, const at::Tensor& target) {
+inline at::Tensor column(std::string_view who, const at::Tensor& output) {
   HTL_CHECK(output.defined() && (output.dim() == 1 || (output.dim() == 2 && output.size(1) == 1)), who, ": expected an output of shape [B] or [B, 1], got ",
             shape_of(output));
-  check_shape(who, "a target", target, {output.size(0)});
   return output.dim() == 2 ? output.squeeze(1) : output;
+}
+/// The same beside its target [B].
+inline at::Tensor column(std::string_view who, const at::Tensor& output, const at::Tensor& target) {
+  const at::Tensor result = column(who, output);
+  check_shape(who, "a target", target, {output.size(0)});
+  return result;
 }
 
 }  // namespace detail

@@ -27,7 +27,7 @@ struct OrderCalibrationOptions {
 ///
 /// No label is read; only rows in which this task's label counts enter, so that with `observed_when` it stands on the rows of that event. Gradient flows
 /// into both logits: σ'(z) and −σ'(z_u) where the order is broken, else 0. Column 0 of each output is a logit over the same rows: not EntireSpace's,
-/// whose product keeps the order by itself. Any device, no synchronisation. O(B·(1 + n)).
+/// whose product keeps the order by itself. In [0, n], finite for all finite logits; not convex. Any device, no synchronisation. O(B·(1 + n)).
 ///
 /// Source: Xi et al., Modeling the Sequential Dependence among Audience Multi-step Conversions, KDD 2021; its weight there is 0.6.
 ///
@@ -74,6 +74,8 @@ struct OrderCalibration {
   /// @brief The event's probability σ(z) [B].
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.select(1, 0).sigmoid(); }
 
+  /// @brief 1 + n, of which row() reads logits.
+  int64_t row_width() const { return 1 + static_cast<int64_t>(options.after.size()); }
   /// @brief One row in fp64 from 1 + n logits.
   double row(const double* output, double target, double* slope) const {
     std::vector<detail::Logistic> logistic;

@@ -76,18 +76,19 @@ struct PairwiseRanking {
     const at::Tensor lost = detail::softplus(scores.unsqueeze(0).sub(scores.unsqueeze(1)));  // [i, j]: softplus(x_j − x_i)
     const at::Tensor scale = w.sum().mul(0.5).div(pair.sum().clamp_min(std::numeric_limits<float>::min()));
     const at::Tensor other = better.to(x.scalar_type()).mul(lost);
-    return other.mv(w).add(other.t().mv(w)).mul(scale);
+    return other.mul(w).sum(1).add(other.mul(w.unsqueeze(1)).sum(0)).mul(scale);
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label, groups(input), input.weight); }
   /// @brief The mean over pairs, in one pass. Differentiable once in the output.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const {
     if (!input.output.is_cpu()) return weighted_sum((*this)(input.output, input.label, groups(input), share), share.div(share.sum().clamp_min(kTiny)));
+    detail::check_rows(*this, input.output, input.label, share);
     const Pass pass{options.margin, groups(input)};
     return detail::OnePass::apply(input.output, input.label, share, single(input) ? &pairs<float> : &pairs<double>, static_cast<const void*>(&pass));
   }
   /// @brief The output [B] itself.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column(kWho, output); }
 
  private:
   static constexpr const char* kWho = "htl::PairwiseRanking";

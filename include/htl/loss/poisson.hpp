@@ -58,7 +58,7 @@ struct Poisson {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, input.label, share); }
   /// @brief The mean e^η [B].
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::bounded_exp(output.squeeze(1)); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::bounded_exp(detail::column("htl::Poisson", output)); }
 
   /// @brief One row in fp64.
   double row(const double* output, const double* label, double* slope) const {

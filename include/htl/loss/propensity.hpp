@@ -41,6 +41,11 @@ struct Propensity {
     const at::Tensor p = column.empty() ? detail::output_of(who, input.outputs, given, input.output).detach().sigmoid()
                                         : detail::column_of(who, input.context, column, input.output.scalar_type());
     check_shape(who, "propensities", p, {input.output.size(0)});
+    if (!column.empty() && p.is_cpu() && p.size(0) > 0) {
+      const double most = (input.weight.defined() ? p.masked_fill(input.weight.eq(0), 0) : p).amax().item<double>();
+      HTL_CHECK(!(most > 1.0 + 1e-6), who, ": expected propensities up to 1 in the context column \"", column, "\", got ", most,
+                "; a percentage is divided by 100");
+    }
     return p.clamp_min(floor);
   }
   /// @brief [B] o·min(1/p, clip); 0 where o is 0, whatever p is.

@@ -27,7 +27,8 @@ inline double pinball(double error, double q, double& slope) {
 /// @brief With e = y − x: l = q·e where e ≥ 0, else (q − 1)·e. In the unit of the target; its minimiser is the q-quantile.
 ///
 /// dl/dx = −q below the target, 1 − q above it, 0 on it. q = ½ is half the absolute error. A monotone label transform keeps quantiles: the prediction that
-/// comes back through its inverse is the label's q-quantile. Convex. Any device, no synchronisation.
+/// comes back through its inverse is the label's q-quantile. Convex. Any device, no synchronisation. Width 1; any finite target; finite wherever the difference
+/// is.
 ///
 /// Source: Koenker and Bassett, Regression Quantiles, 1978.
 ///
@@ -59,7 +60,7 @@ struct Quantile {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief The output [B] itself.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::Quantile", output); }
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const { return detail::pinball(target - *output, q, *slope); }

@@ -26,6 +26,8 @@ enum class QuantilesPredict {
 /// dl/dx_i = (1[y < x_i] − q_i) / n, 0 at y = x_i. Outputs are free to cross: quantiles() sorts them, which never makes the loss larger (Chernozhukov,
 /// Fernández-Val and Galichon, Quantile and Probability Curves Without Crossing, 2010). Any device, no synchronisation; O(n) a row.
 ///
+/// Width n; any finite target. Convex; finite wherever the differences are.
+///
 /// `mean` after a label transform is the inverse of a mean of targets, not the mean of labels; the middle quantile keeps its meaning.
 ///
 ///     const htl::Quantiles loss({0.1, 0.5, 0.9});

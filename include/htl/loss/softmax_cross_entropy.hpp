@@ -14,7 +14,8 @@ namespace htl::inline v0_1_0 {
 
 /// @brief l = log Σ_k e^{z_k} − z_y for K logits z and a class y in [0, K).
 ///
-/// dl/dz_k = softmax(z)_k − [k = y]. Any device, no synchronisation.
+/// dl/dz_k = softmax(z)_k − [k = y]. Width K; the prediction is softmax(z) [B, K]. Convex, finite for all finite logits. Any device, no synchronisation; O(K) a
+/// row.
 ///
 /// With smoothing ε the class counts as (1 − ε)·[k = y] + ε/K: l = log Σ_k e^{z_k} − (1 − ε)·z_y − ε/K Σ_k z_k (Szegedy and others, Rethinking the Inception
 /// Architecture, 2016, §7): logits stay finite, but probabilities are pulled towards 1/K and are no longer calibrated.
@@ -60,7 +61,10 @@ struct SoftmaxCrossEntropy {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief The classes' probabilities [B, K].
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.softmax(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
+    check_shape("htl::SoftmaxCrossEntropy", "logits", output, {-1, classes});
+    return output.softmax(1);
+  }
 
   /// @brief One row in fp64; a class outside [0, K) gives NaN.
   double row(const double* output, double target, double* slope) const {

@@ -9,6 +9,9 @@ namespace htl::inline v0_1_0 {
 
 /// @brief l = (x − y)², in the squared unit of the target. dl/dx = 2(x − y). Its minimiser is the mean. Any device, no synchronisation.
 ///
+/// Width 1; any finite target. The prediction is the output itself. Convex. On the CPU a value beyond float32 (an error above 1.8e19) is held at its largest
+/// number, and the slope is right beside it; elsewhere it is infinite. O(B).
+///
 ///     at::Tensor per_row = htl::SquaredError{}(predictions, targets);   // [B]
 struct SquaredError {
   /// @brief "squared"
@@ -29,7 +32,7 @@ struct SquaredError {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, share); }
   /// @brief The output [B] itself.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return output.squeeze(1); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::column("htl::SquaredError", output); }
 
   /// @brief One row in fp64.
   double row(const double* output, double target, double* slope) const {

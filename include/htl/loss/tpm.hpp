@@ -105,7 +105,7 @@ struct TPM {
   /// @throws c10::ValueError on other shapes; c10::Error if it is not fitted
   at::Tensor operator()(const at::Tensor& logits, const at::Tensor& labels) const {
     check_shape(kWho, "labels", labels, {logits.size(0)});
-    const at::Tensor chance = leaves(logits), mid = mids_like(chance), mean = chance.mv(mid);
+    const at::Tensor chance = leaves(logits), mid = mids_like(chance), mean = chance.mul(mid).sum(1), label = labels.to(logits.scalar_type());
     const at::Tensor leaf = at::bucketize(labels.detach().to(at::kDouble), detail::list_like(options.edges, logits)).unsqueeze(1);
     at::Tensor way;
     for (int64_t level = 0; level < options.depth; ++level) {
@@ -116,7 +116,7 @@ struct TPM {
       way = way.defined() ? way.add(step) : step;
     }
     const at::Tensor spread = chance.mul(mid.sub(mean.unsqueeze(1)).square()).sum(1).clamp_min(kLeastVariance).sqrt();
-    return way.div(static_cast<double>(output_width())).add(mean.sub(labels).square(), options.value).add(spread, options.deviation);
+    return way.div(static_cast<double>(output_width())).add(mean.sub(label).square(), options.value).add(spread, options.deviation);
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }
@@ -128,12 +128,12 @@ struct TPM {
   /// @brief E [B], in the label's unit.
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
     const at::Tensor chance = leaves(output);
-    return chance.mv(mids_like(chance));
+    return chance.mul(mids_like(chance)).sum(1);
   }
   /// @brief The variance [B] of what logits [B, W] predict, in the square of the label's unit.
   at::Tensor variance(const at::Tensor& logits) const {
     const at::Tensor chance = leaves(logits), mid = mids_like(chance);
-    return chance.mul(mid.sub(chance.mv(mid).unsqueeze(1)).square()).sum(1);
+    return chance.mul(mid.sub(chance.mul(mid).sum(1, true)).square()).sum(1);
   }
   /// @brief P [B, 2^k] of logits [B, W].
   /// @throws c10::Error if it is not fitted

@@ -11,6 +11,7 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/where.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -42,9 +43,10 @@ struct TweedieOptions {
 ///   φ is given, or the second output's softplus, held in [dispersion_floor, max_dispersion], with slope 0 where it is held.
 ///
 /// Convex in η. The deviance is taken as y^{2−p}((e^{(2−p)d} − 1 − (2−p)d)/(2 − p) + (e^{−(p−1)d} − 1 + (p−1)d)/(p − 1)) near d = η − log y = 0, where powers
-/// would cancel. Powers go on as their tangent (in η) above e^80. The series is summed over 48 nodes around its largest term: all terms that matter where they
-/// are few, else evenly spaced ones, for a sum of terms that follow a bell is its integral; the error of its logarithm is below 1e-6. Prediction: the mean μ.
-/// Any device, no synchronisation; two exponentials and a logarithm a row, for the likelihood 50 in positive rows.
+/// would cancel. Powers go on as their tangent (in η) above e^80; divided by a φ below 1e-4 they may leave float32 even so: on the CPU slopes are then held at
+/// its largest number, elsewhere raise the floor. The series is summed over 48 nodes around its largest term: all terms that matter where they are few, else
+/// evenly spaced ones, for a sum of terms that follow a bell is its integral; the error of its logarithm is below 1e-6. Prediction: the mean μ. Any device, no
+/// synchronisation; two exponentials and a logarithm a row, for the likelihood 50 in positive rows.
 ///
 /// Source: Jørgensen, Exponential Dispersion Models, 1987; the series: Dunn and Smyth, Series Evaluation of Tweedie Exponential Dispersion Model Densities,
 /// 2005, who add terms until they are small.
@@ -111,7 +113,10 @@ class Tweedie {
   /// @brief Σ share·l in one pass.
   at::Tensor reduced(const LossInput& input, const at::Tensor& share) const { return one_pass(*this, input, input.label, share); }
   /// @brief The mean e^η [B].
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::bounded_exp(output.select(1, 0)); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const {
+    check_shape("htl::Tweedie", "outputs", output, {-1, output_width()});
+    return detail::bounded_exp(output.select(1, 0));
+  }
   /// @brief [B] φ of a likelihood
   at::Tensor dispersion(const at::Tensor& outputs) const {
     HTL_CHECK_STATE(options_.form == TweedieForm::likelihood, "htl::Tweedie: the form \"", to_string(options_.form), "\" has no dispersion");
@@ -122,6 +127,10 @@ class Tweedie {
   /// @brief One row in fp64.
   double row(const double* output, const double* label, double* slope) const {
     const double eta = output[0], y = *label;
+    if (std::isnan(y)) {
+      std::fill(slope, slope + output_width(), y);
+      return y;
+    }
     const detail::BoundedExp of_mean(a_ * eta);
     double value = of_mean.value / a_, by_eta = of_mean.slope, log_y = 0.0;
     const bool positive = y > 0.0;

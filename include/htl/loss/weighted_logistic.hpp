@@ -79,7 +79,8 @@ struct WeightedLogistic {
     const at::Tensor o = detail::column("htl::WeightedLogistic", outputs, labels);
     check_shape("htl::WeightedLogistic", "events", events, {o.size(0)});
     const at::Tensor positive = labels.to(o.scalar_type()).mul(detail::softplus(o.neg())), negative = detail::softplus(o);
-    return options.form == WeightedLogisticForm::odds ? at::where(events.gt(0), positive, negative) : positive.add(negative);
+    const at::Tensor unknown = events.sub(events).add(labels.sub(labels)).to(o.scalar_type());  // NaN where one of them is: neither with the event nor without
+    return options.form == WeightedLogisticForm::odds ? at::where(events.gt(0), positive, negative).add(unknown) : positive.add(negative);
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label, events(input)); }
@@ -89,7 +90,7 @@ struct WeightedLogistic {
     return one_pass(*this, input, at::stack({input.label, events(input)}).t(), share);
   }
   /// @brief e^o [B], in the label's unit.
-  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::bounded_exp(output.squeeze(1)); }
+  at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>&) const { return detail::bounded_exp(detail::column("htl::WeightedLogistic", output)); }
 
   /// @brief One row in fp64 from T and, where a column was named, the event.
   double row(const double* output, const double* columns, double* slope) const {
@@ -102,7 +103,7 @@ struct WeightedLogistic {
     const double every = options.form == WeightedLogisticForm::odds ? 0.0 : 1.0, happened = detail::is_positive(event);
     const double missed = 1.0 - happened, positive = seconds * (happened + every * missed), negative = missed + every * happened;
     *slope = negative * logistic->up - positive * logistic->down;
-    return positive * logistic->under + negative * logistic->over;
+    return positive * logistic->under + negative * logistic->over + (event - event);  // an event that is NaN is none of both
   }
 
  private:

@@ -49,7 +49,8 @@ class ZeroInflatedGamma {
     const at::Tensor y = labels.to(outputs.scalar_type()), positive = y.gt(0), zero = positive.logical_not(), a = outputs.select(1, 0);
     const at::Tensor event = detail::softplus(at::where(positive, a.neg(), a));
     const at::Tensor value = of_value(outputs).masked_fill(zero.unsqueeze(1), 0);  // where e^−η may be infinite, and times no gradient NaN
-    return event.add(rows_.rows(value, detail::log_label(y.masked_fill(zero, 1))).masked_fill(zero, 0));
+    return event.add(rows_.rows(value, detail::log_label(y.masked_fill(zero, 1))).masked_fill(zero, 0))
+        .masked_fill(y.isnan(), std::numeric_limits<double>::quiet_NaN());
   }
   /// @brief [B] of a task's output.
   at::Tensor per_row(const LossInput& input) const { return (*this)(input.output, input.label); }
@@ -78,9 +79,10 @@ class ZeroInflatedGamma {
       slope[0] = -at_a.down;
       return at_a.under + rows_.row(output + 1, detail::log_label(*label), slope + 1);
     }
-    slope[0] = at_a.up;
+    const double zero = std::isnan(*label) ? *label : 0.0;
+    slope[0] = at_a.up + zero;
     std::fill(slope + 1, slope + output_width(), 0.0);
-    return at_a.over;
+    return at_a.over + zero;
   }
 
  private:

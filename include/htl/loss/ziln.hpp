@@ -38,7 +38,8 @@ struct ZILNOptions {
 /// With p = σ(a): P(y > 0) = p, and y > 0 is log-normal. dl/da = c(p − [y > 0]); μ and s have slopes in positive rows only (and by the penalties), those of
 /// LogNormal; that in s is 0 where σ is held. With c = r = 1 and no penalty it is the negative log-likelihood. Predictions: mean p·e^{μ+σ²/2}, held below
 /// e^max_log_mean; median and quantiles are 0 as long as 1 − p covers them. The mean of a heavy tail is large for a few rows: with σ > 3 it says little.
-/// Any device, no synchronisation; two exponentials and four logarithms a positive row, one each in others.
+/// Any device, no synchronisation; two exponentials and four logarithms a positive row, one each in others. Finite in float32 while (log y − μ)/σ is
+/// below 1.8e19, which no σ ≥ sigma_floor leaves with outputs within ±1e15. Labels below 1.2e-38 and above 0 count as that; NaN gives NaN.
 ///
 /// `mean_over_positives` multiplies the log-normal part of each positive row by Σ w / Σ_{y > 0} w of the batch.
 ///
@@ -102,7 +103,7 @@ class ZILN {
     at::Tensor value = detail::log_normal_rows(log_y, mu, sigma(outputs)).add(log_y).masked_fill(positive.logical_not(), 0);
     if (options_.mean_over_positives) value = value.mul(factor(y, weight));
     at::Tensor rows = options_.event_weight == 1.0 ? event : event.mul(options_.event_weight);
-    rows = rows.add(value, options_.value_weight);
+    rows = rows.add(value, options_.value_weight).masked_fill(y.isnan(), std::numeric_limits<double>::quiet_NaN());
     if (options_.mu_penalty > 0.0) rows = rows.add(mu.square(), options_.mu_penalty);
     if (options_.sigma_penalty > 0.0) rows = rows.add(s.square(), options_.sigma_penalty);
     return rows;
@@ -159,8 +160,9 @@ class ZILN {
       slope[1] *= r;
       slope[2] *= r;
     } else {
-      value = c * at_a.over;
-      slope[0] = c * at_a.up;
+      const double zero = std::isnan(*label) ? *label : 0.0;
+      value = c * at_a.over + zero;
+      slope[0] = c * at_a.up + zero;
       slope[1] = 0.0;
       slope[2] = 0.0;
     }

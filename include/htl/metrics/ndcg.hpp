@@ -22,13 +22,14 @@ struct NdcgOptions {
 struct NdcgReport {
   double value = std::numeric_limits<double>::quiet_NaN();  ///< the mean over the groups that entered; NaN where there is none
   int64_t groups = 0;                                       ///< groups that entered
-  int64_t groups_left_out = 0;                              ///< groups in which nothing can be gained
+  int64_t groups_left_out = 0;                              ///< groups in which nothing can be gained, or of one row
 };
 
 /// @brief Normalised discounted cumulative gain: the mean over groups (users, requests) of DCG by the score over DCG by the label itself.
 ///
 /// DCG = Σ_i gain_i / log₂(1 + i) over the positions i = 1 … top of the group's rows by falling score. Rows of one score share their positions: each gets the
-/// mean gain of all, so that the order of rows does not matter. A group without any gain is left out. Labels ≥ 0; weights are 0 or 1, since a position has no
+/// mean gain of all, so that the order of rows does not matter. A group without any gain is left out, and so is one of a single row, which has no order
+/// and would count as perfect. Labels ≥ 0; weights are 0 or 1, since a position has no
 /// parts.
 ///
 /// **Device.** see metric.hpp. **Cost.** 24 bytes a row; value() sorts a copy, O(n log n). Bit-identical for every order of rows and batches.
@@ -73,7 +74,7 @@ class Ndcg {
       for (Row& row : ideal) row.score = row.gain;
       std::sort(ideal.begin(), ideal.end());
       const double best = discounted(ideal.rbegin(), ideal.rend());
-      if (best > 0.0) {
+      if (best > 0.0 && last - first > 1) {
         ++result.groups;
         sum += discounted(std::make_reverse_iterator(last), std::make_reverse_iterator(first)) / best;
       } else {

@@ -37,8 +37,9 @@ struct BiasTowerOptions {
 /// comes back by that. The last layer begins at 0: the model starts without a bias.
 ///
 /// **Children** `layers` (an Mlp, if there are hidden layers) and `output`. **Shapes.** output [B, W], context [B, D] → [B, W]. **Gradient.** flows through
-/// both. **Source.** the shallow tower of Zhao et al., "Recommending What Video to Watch Next", RecSys 2019, Section 4.3; Guo et al., "PAL", RecSys 2019,
-/// multiplies probabilities instead.
+/// both. **RNG.** with dropout B numbers a forward in training. **Device.** any; no synchronisation. **Cost.** an Mlp's, none in evaluation. **Source.** the
+/// shallow tower of Zhao et al., "Recommending What Video to Watch Next", RecSys 2019, Section 4.3; Guo et al., "PAL", RecSys 2019, multiplies probabilities
+/// instead.
 class BiasTowerImpl : public torch::nn::Cloneable<BiasTowerImpl> {
  public:
   /// @brief Checks the options and makes the layers.
@@ -59,6 +60,7 @@ class BiasTowerImpl : public torch::nn::Cloneable<BiasTowerImpl> {
   /// @brief The output with its bias in training, as it is in evaluation.
   /// @param output [B, W]
   /// @param context [B, D]; not read in evaluation, where it may be undefined
+  /// @throws c10::ValueError on other shapes, in training
   at::Tensor forward(const at::Tensor& output, const at::Tensor& context) {
     if (!is_training()) return output;
     check_shape("htl::BiasTower", "the output", output, {-1, options.output_width()});
@@ -71,6 +73,7 @@ class BiasTowerImpl : public torch::nn::Cloneable<BiasTowerImpl> {
     return output + bias;
   }
   /// @brief b(context) [B, W]: what the tower has learned, to be read out.
+  /// @throws c10::ValueError on another shape
   at::Tensor bias(const at::Tensor& context) {
     check_shape("htl::BiasTower", "the context", context, {-1, options.input()});
     return output_->forward(layers_ ? layers_->forward(context) : context);

@@ -45,6 +45,8 @@ struct DenseOptions {
 /// @brief y = dropout(act(Σ_p x_p W_pᵀ + b)): torch::nn::Linear of the concatenated parts without concatenating them; see linear_parts().
 ///
 /// Parameters `weight` [O, Σ D_p] and `bias` [O], initialised like torch::nn::Linear. Dropout acts in training mode only.
+/// **Shapes.** parts [B, D_p] → [B, O]. **Gradient, RNG, Device, Cost.** Those of linear_parts(): written by hand, so there is no second derivative; no
+/// synchronisation.
 class DenseImpl : public torch::nn::Cloneable<DenseImpl> {
  public:
   /// @brief Checks the options and makes the parameters.

@@ -31,6 +31,8 @@ struct MlpOptions {
 };
 
 /// @brief h_1 = dropout(relu(W_1 [x_1 … x_P] + b_1)), h_l = dropout(relu(W_l h_{l−1} + b_l)). Children "0", "1", …: Dense.
+///
+/// **Shapes.** parts [B, D_p] → [B, hidden.back()]. **Gradient, RNG, Device, Cost.** Those of Dense, layer by layer.
 class MlpImpl : public torch::nn::Cloneable<MlpImpl> {
  public:
   /// @brief Checks the options and makes the layers.

@@ -62,6 +62,7 @@ class PeriodicEmbeddingImpl : public torch::nn::Cloneable<PeriodicEmbeddingImpl>
   }
 
   /// @brief Numbers [B, N] → [B, width()].
+  /// @throws c10::ValueError on another shape
   at::Tensor forward(const at::Tensor& numbers) {
     check_shape("htl::PeriodicEmbedding", "numbers", numbers, {-1, options.features()});
     constexpr double two_pi = 6.283185307179586;

@@ -112,6 +112,7 @@ class PiecewiseLinearEmbeddingImpl : public torch::nn::Cloneable<PiecewiseLinear
   }
 
   /// @brief Numbers [B, N] → [B, width()].
+  /// @throws c10::ValueError on another shape
   at::Tensor forward(const at::Tensor& numbers) {
     check_shape("htl::PiecewiseLinearEmbedding", "numbers", numbers, {-1, features()});
     constexpr double infinity = std::numeric_limits<double>::infinity();

@@ -60,7 +60,8 @@ concept TaskTower = MadeFrom<T, const TowerOptions&> && requires(T& tower, const
 /// @brief Hidden layers with ReLU and a linear output: `output = W_o h_L + b_o`, `representation = h_r` (after its ReLU and dropout).
 ///
 /// Children `layers` (an Mlp: `layers.0.weight`, …) and `output`.
-/// **Shapes.** parts [B, D_p] → output [B, W], representation [B, hidden[r]]. **Gradient.** flows through both. **Cost.** see linear_parts().
+/// **Shapes.** parts [B, D_p] → output [B, W], representation [B, hidden[r]]. **Gradient.** flows through both. **RNG.** dropout in training mode. **Device.**
+/// any; no synchronisation. **Cost.** see linear_parts().
 /// **Reference.** Tang et al., RecSys 2024: 128-64-32, the first hidden layer is transferred; AITM (Xi et al., KDD 2021) transfers the last.
 class TowerImpl : public torch::nn::Cloneable<TowerImpl> {
  public:

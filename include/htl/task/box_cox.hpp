@@ -22,12 +22,15 @@ namespace htl::inline v0_1_0 {
 /// it.
 ///
 /// **Inverse** (λz + 1)^{1/λ} − shift, exact; of a mean it is a median-like value, which smeared() corrects. Where λz + 1 ≤ 0, λ > 0: −shift. For λ < 0 the
-/// label is infinite at z = −1/λ: from z of the largest training label on it is that label. Both with gradient 0 there and beyond.
+/// label is infinite at z = −1/λ: from z of the largest training label on it is that label. Labels above e^80 are held there. All with gradient 0 there and
+/// beyond. For λ < 0 large labels lie so close before −1/λ that float32 outputs can't tell them apart: with λ = −1 1e6 comes back as 986,894.
 struct BoxCoxTransform {
   double shift = 1.0;                                         ///< added to the label; finite
   std::optional<double> given = std::nullopt;                 ///< λ, if it is not fitted
   double lambda = std::numeric_limits<double>::quiet_NaN();   ///< fitted or given λ; NaN = not fitted
   double largest = std::numeric_limits<double>::quiet_NaN();  ///< the largest training label
+
+  static constexpr double kMostLog = 80.0;  ///< of a label + shift: its exponential still fits float32
 
   /// @brief "box_cox"
   std::string name() const { return "box_cox"; }
@@ -43,11 +46,11 @@ struct BoxCoxTransform {
   }
   /// @brief y
   at::Tensor inverse(const at::Tensor& values) const {
-    if (lambda == 0.0) return values.exp().sub(shift);
+    if (lambda == 0.0) return values.clamp_max(kMostLog).exp().sub(shift);
     const at::Tensor scaled = values.mul(lambda);
     const double end = lambda > 0.0 ? -1.0 : std::expm1(lambda * std::log(largest + shift)), label = lambda > 0.0 ? -shift : largest;
     const at::Tensor beyond = scaled.le(end);  // taken out first: at −1 the logarithm has no finite slope
-    return scaled.masked_fill(beyond, 0).log1p().div(lambda).exp().sub(shift).masked_fill(beyond, label);
+    return scaled.masked_fill(beyond, 0).log1p().div(lambda).clamp_max(kMostLog).exp().sub(shift).masked_fill(beyond, label);
   }
   /// @brief shift, and lambda where it was given
   Options parameters() const {

@@ -96,6 +96,8 @@ struct ZScoreTransform {
     if (least == values.max().item<double>()) return {least, 1.0};  // equal labels: their computed mean may be one rounding away from them
     const double center = values.mean().item<double>();
     const double spread = std::sqrt(values.sub(center).square().mean().item<double>());
+    HTL_CHECK(std::isfinite(spread), "htl::z_score: the squares of labels from ", least, " to ", values.max().item<double>(),
+              " are beyond what float64 holds; clip or rescale them");
     return {center, spread > 0.0 ? spread : 1.0};  // 0 where the squares are below what a double holds
   }
   /// @brief Whether statistics are there.
@@ -115,7 +117,8 @@ struct ZScoreTransform {
   }
 };
 
-/// @brief z = log(1 + y) for labels ≥ 0; the inverse is exp(z) − 1 (a median-like value: the inverse of a mean of logs is not the mean).
+/// @brief z = log(1 + y) for labels ≥ 0; the inverse is exp(z) − 1 (a median-like value: the inverse of a mean of logs is not the mean), held at z = 80, which
+/// is 5.5e34, with gradient 0 beyond.
 struct Log1pTransform {
   /// @brief "log1p"
   std::string name() const { return "log1p"; }
@@ -131,7 +134,7 @@ struct Log1pTransform {
   /// @brief log(1 + y)
   at::Tensor apply(const at::Tensor& values) const { return values.log1p(); }
   /// @brief exp(z) − 1
-  at::Tensor inverse(const at::Tensor& values) const { return values.expm1(); }
+  at::Tensor inverse(const at::Tensor& values) const { return values.clamp_max(80.0).expm1(); }
   /// @brief None.
   Options statistics() const { return {}; }
   /// @brief Itself.

@@ -46,7 +46,8 @@ class Named {
   /// @throws c10::IndexError naming the nearest name and all names
   const Value& operator[](std::string_view name) const {
     const Value* present = find(name);
-    HTL_CHECK_INDEX(present, "htl: there is no \"", name, "\" here; did you mean \"", nearest(name, names()), "\"? Present: ", quoted(names()));
+    HTL_CHECK_INDEX(present, "htl: there is no \"", name, "\" here; ",
+                    entries_.empty() ? "nothing is" : "did you mean \"" + nearest(name, names()) + "\"? Present: " + quoted(names()));
     return *present;
   }
 

@@ -55,8 +55,9 @@ struct PredictInput {
 /// - `predict(output, context)`: [B] (multiclass [B, K] probabilities): the prediction in the space of the target, detached from nothing.
 ///
 /// Optional:
-/// - `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit (ZILN, WLR, CREAD);
+/// - `static constexpr bool in_label_unit = true`: the loss reads `label`, not `target`, and predicts in the label's unit (ZILN, WeightedLogistic, CREAD);
 ///   no label transform may stand on its task;
+/// - `over_all_rows()`: whether it is of all rows, those without the events that it reads included; no `observed_when` of one may stand on its task then;
 /// - `fits(kind)`: whether a task of that TaskKind can have it; without it, any;
 /// - `context()`: names of the context columns that it reads (duration, propensity, group);
 /// - `reads()`: names of other tasks whose outputs or labels it reads, by `input.outputs` and `input.labels` (ESMM's product);
@@ -111,6 +112,8 @@ class AnyLoss {
   at::Tensor predict(const at::Tensor& output, const Named<at::Tensor>& context) const { return held_->predict({output, context}); }
   /// @brief Whether the loss works in the label's own unit.
   bool in_label_unit() const { return held_->in_label_unit(); }
+  /// @brief Whether the loss is of all rows, so that no `observed_when` of a task that it reads may stand on its own.
+  bool over_all_rows() const { return held_->over_all_rows(); }
   /// @brief The loss's options and statistics by name; empty where it has none.
   Options parameters() const { return held_->parameters(); }
   /// @brief Names of the context columns that it reads.
@@ -147,6 +150,7 @@ class AnyLoss {
     virtual std::pair<double, double> label_range() const = 0;
     virtual at::Tensor predict(const PredictInput& input) const = 0;
     virtual bool in_label_unit() const = 0;
+    virtual bool over_all_rows() const = 0;
     virtual Options parameters() const = 0;
     virtual std::vector<std::string> context() const = 0;
     virtual std::vector<std::string> reads() const = 0;
@@ -193,6 +197,10 @@ class AnyLoss {
     }
     bool in_label_unit() const override {
       if constexpr (requires { L::in_label_unit; }) return L::in_label_unit;
+      return false;
+    }
+    bool over_all_rows() const override {
+      if constexpr (requires { loss.over_all_rows(); }) return loss.over_all_rows();
       return false;
     }
     Options parameters() const override {

@@ -21,8 +21,8 @@ class TaskSet {
  public:
   /// @brief Checks and links the tasks.
   /// @throws c10::ValueError: no task, a name twice, an unknown parent (with the nearest name), a task that follows itself, a cycle (spelled out),
-  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one, a loss that reads an unknown task, its own one, or
-  ///   one of a kind that it can't read
+  ///   `observed_when` of an unknown or non-binary task or of a task whose own label depends on this one, a loss of all rows beside it, a loss that reads an
+  ///   unknown task, its own one, or one of a kind that it can't read
   TaskSet(std::initializer_list<TaskSpec> tasks) : TaskSet(std::vector<TaskSpec>(tasks)) {}
   /// @brief The same from a list.
   explicit TaskSet(std::vector<TaskSpec> tasks) : tasks_(std::move(tasks)) {
@@ -138,12 +138,16 @@ class TaskSet {
   }
 
   /// @brief [B] bool: the rows that carry a task's label (mask and observed_when together); undefined = all. No synchronisation.
+  ///
+  /// An event that `observed_when` names happened where its label is 1, is observed itself, and has no weight of 0. The task's own weights do not enter.
   at::Tensor observed(int64_t task, const Labels& labels) const {
     const TaskSpec& spec = (*this)[task];
     at::Tensor mask = labels[spec.name()].mask;
     if (spec.observed_when().empty()) return mask;
     const int64_t condition = index(spec.observed_when());
-    at::Tensor event = labels[spec.observed_when()].value.gt(0.5);
+    const Label& of = labels[spec.observed_when()];
+    at::Tensor event = of.value.gt(0.5);
+    if (of.weight.defined()) event = event.logical_and(of.weight.gt(0));
     const at::Tensor known = observed(condition, labels);
     if (known.defined()) event = event.logical_and(known);
     return mask.defined() ? mask.logical_and(event) : event;
@@ -152,16 +156,19 @@ class TaskSet {
   /// @brief Outputs [B, W_t] → predictions in the label's unit: probabilities, or the inverse transform of what the losses predict; calibrated where a
   /// calibrator was fitted.
   ///
-  /// Gradient flows through; wrap in no-grad for serving. Context columns are needed only by losses that read them.
+  /// Gradient flows through; wrap in no-grad for serving. Context columns are needed only by losses that read them. float16 and bfloat16 outputs are lifted
+  /// to float32 first.
   Predictions predict(const TaskOutputs& outputs, const Named<at::Tensor>& context = {}) const {
     Predictions predictions;
     for (int64_t t = 0; t < size(); ++t) predictions.set((*this)[t].name(), predict(t, outputs[(*this)[t].name()], context, &outputs));
     return predictions;
   }
   /// @brief One task's output [B, W] → its prediction, as above; with the others' outputs, for losses that read them.
-  at::Tensor predict(int64_t position, const at::Tensor& output, const Named<at::Tensor>& context = {}, const TaskOutputs* outputs = nullptr) const {
+  at::Tensor predict(int64_t position, const at::Tensor& given, const Named<at::Tensor>& context = {}, const TaskOutputs* outputs = nullptr) const {
     const TaskSpec& task = (*this)[position];
-    check_shape("htl::TaskSet::predict", "the output of task \"" + task.name() + "\"", output, {-1, task.output_width()});
+    check_shape("htl::TaskSet::predict", "the output of task \"" + task.name() + "\"", given, {-1, task.output_width()});
+    const bool narrow = given.scalar_type() == at::kHalf || given.scalar_type() == at::kBFloat16;
+    const at::Tensor output = narrow ? given.to(at::kFloat) : given;
     at::Tensor value;
     if (!task.losses().empty()) {
       value = task.losses().front().loss.predict({output, context, outputs});
@@ -251,7 +258,15 @@ class TaskSet {
       }
       HTL_CHECK(!task.in_label_unit() || task.transform().name() == "none", "htl::TaskSet: the loss \"", name_of_loss_in_label_unit(task), "\" of task \"",
                 task.name(), "\" works in the label's unit; remove the label transform \"", task.transform().name(), "\"");
-      for (const WeightedLoss& weighted : task.losses()) check_reads(task, weighted.loss);
+      for (const WeightedLoss& weighted : task.losses()) {
+        check_reads(task, weighted.loss);
+        if (!weighted.loss.over_all_rows()) continue;
+        for (const std::string& name : weighted.loss.reads())
+          HTL_CHECK(std::find(seen.begin(), seen.end(), name) == seen.end(), "htl::TaskSet: the loss \"", weighted.loss.name(), "\" of task \"", task.name(),
+                    "\" is of all rows, whether \"", name,
+                    "\" happened or not, and the task is observed only when it did; remove observed_when(), and let the "
+                    "label be 0 where it did not");
+      }
     }
   }
 

@@ -45,7 +45,7 @@ struct AdaptiveInformationTransferOptions {
 /// **Shapes.** T views [B, D] in the order of the TaskSet (or one tensor for all), numbers [B, N] → outputs [B, W_t] by name. **Gradient.** A loss reaches the
 /// towers and views of all tasks before its own, unless stop_gradient is set. **RNG.** Dropout in training mode, in topological order. **Device.** Any; no
 /// synchronisation. **Cost.** All towers once; an edge H², an attention 2·H² multiply-adds for each item and row.
-/// **Reference.** Xi et al., KDD 2021. The calibrator relu(p_t − p_u) is a loss over two tasks' predictions, and not part of this.
+/// **Reference.** Xi et al., KDD 2021. The calibrator relu(p_t − p_u) is the loss OrderCalibration, and not part of this.
 class AdaptiveInformationTransferImpl : public torch::nn::Cloneable<AdaptiveInformationTransferImpl> {
  public:
   /// @brief Checks the options and makes the parts.

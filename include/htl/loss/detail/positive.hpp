@@ -8,6 +8,7 @@
 #include <htl/task/task_loss.hpp>
 
 #include <ATen/ops/expm1.h>
+#include <ATen/ops/minimum.h>
 
 #include <cmath>
 #include <limits>
@@ -41,8 +42,8 @@ inline at::Tensor counting_outputs(const LossInput& input) {
 /// bounded_exp() with its derivative, from one exponential.
 struct BoundedExp {
   double value, slope;
-  explicit BoundedExp(double x) : value(std::exp(x > kExpBound ? kExpBound : x)), slope(value) {
-    if (x > kExpBound) value *= x - kExpBound + 1.0;
+  explicit BoundedExp(double x, double bound = kExpBound) : value(std::exp(x > bound ? bound : x)), slope(value) {
+    if (x > bound) value *= x - bound + 1.0;
   }
 };
 
@@ -51,10 +52,15 @@ inline constexpr double kLeastLabel = static_cast<double>(std::numeric_limits<fl
 
 /// log y of labels y > 0.
 inline at::Tensor log_label(const at::Tensor& labels) { return labels.clamp_min(kLeastLabel).log(); }
-inline double log_label(double label) { return std::log(label > kLeastLabel ? label : kLeastLabel); }
+inline double log_label(double label) { return std::log(label < kLeastLabel ? kLeastLabel : label); }  // NaN stays
 
 /// e^d − 1 − d, bounded as bounded_exp(), with no more cancellation around 0 than one rounding of d.
 inline at::Tensor exp_rest(const at::Tensor& d) { return at::expm1(d.clamp_max(kExpBound)).mul(d.sub(kExpBound).relu().add(1.0)).sub(d); }
+/// The same with a bound of each row's own.
+inline at::Tensor exp_rest(const at::Tensor& d, const at::Tensor& bound) {
+  const at::Tensor beyond = d.sub(bound).relu();
+  return at::expm1(at::minimum(d, bound)).mul(beyond.add(1.0)).add(beyond).sub(d);
+}
 /// The same where e^d is at hand.
 inline double exp_rest(double d, double exp_d) {
   if (std::abs(d) >= 0.02) return exp_d - 1.0 - d;

@@ -1,9 +1,10 @@
-"""Writes tests/golden/losses/losses.json: what losses and their predictions are by their definitions, computed by numpy and scipy in float64.
+"""Writes tests/golden/losses/losses.json: what losses, their predictions, the Box-Cox transform and calibrators are by their definitions, computed by numpy and
+scipy in float64.
 
     python3 -m venv venv && venv/bin/pip install -r scripts/golden_requirements.txt
     venv/bin/python scripts/golden_losses.py            # --check: compares with the file that is there and writes nothing
 
-tests/loss/numbers_test.cpp reads it: each case names a loss as the registry does ("ziln:max_sigma=5"), outputs, labels, the loss of each row and what it predicts.
+tests/loss/numbers_test.cpp reads it; tests/golden/README.md says what a case holds.
 Nothing here is taken from the library's C++: likelihoods are scipy.stats' densities, the Tweedie density is the mixture of gamma densities over a Poisson number
 of them, deviances are integrals of their definition.
 """
@@ -12,17 +13,26 @@ import json
 import pathlib
 
 import numpy as np
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
 
 CASES = []
+TRANSFORMS = []
+CALIBRATORS = []
 
 
-def case(loss, outputs, labels, rows, predictions=None, tolerance=1e-10):
-    """One case; numbers as Python prints them, so that the file is the same on every run."""
-    numbers = lambda a: [float(x) for x in np.ravel(a)]
-    entry = {"loss": loss, "outputs": [numbers(row) for row in np.atleast_2d(np.asarray(outputs, float))], "labels": numbers(labels), "rows": numbers(rows)}
+def floats(values):
+    """Numbers as Python prints them, so that the file is the same on every run."""
+    return [float(x) for x in np.ravel(values)]
+
+
+def case(loss, outputs, labels, rows, predictions=None, tolerance=1e-10, others=None, events=None, context=None):
+    """One case; others are outputs of other tasks, events their labels, context columns, all by name."""
+    entry = {"loss": loss, "outputs": [floats(row) for row in np.atleast_2d(np.asarray(outputs, float))], "labels": floats(labels), "rows": floats(rows)}
+    for key, columns in (("others", others), ("events", events), ("context", context)):
+        if columns:
+            entry[key] = {name: [floats(row) for row in values] if key == "others" else floats(values) for name, values in columns.items()}
     if predictions is not None:
-        entry["predictions"] = numbers(predictions)
+        entry["predictions"] = floats(predictions)
     entry["tolerance"] = tolerance
     CASES.append(entry)
 
@@ -35,6 +45,9 @@ def column(values):
 def numbers():
     x, y = np.array([0.6, -0.7, 3.5, 0.8, 2.0]), np.array([1.0, 1.2, 0.0, 7.0, 2.0])
     e = x - y
+    case("squared", column(x), y, np.square(e), x)
+    case("huber", column(x), y, special.huber(1, e), x)
+    case("huber:delta=3", column(x), y, special.huber(3, e), x)
     case("absolute", column(x), y, np.abs(e), x)
     case("log_cosh", column(x), y, np.log(np.cosh(e)), x)
     case("log_cosh:scale=2.5", column(x), y, 2.5**2 * np.log(np.cosh(e / 2.5)), x)
@@ -139,6 +152,13 @@ def watch_time():
     case("weighted_logistic:form=odds", column(o), t, np.where(t > 0, yes, no), odds)
     case("weighted_logistic", column(o), t, yes + no, odds)
 
+    tables, levels = np.array([[0.0, 2, 2, 2, 5, 9], [0, 10, 20, 40, 60, 61]]), np.linspace(0, 1, 6)
+    x, t, duration = np.array([0.55, 0.3, 1.2, -0.5, 0.71]), np.array([3.5, 2.0, 45.0, 70.0, -1.0]), np.array([10.0, 50, 51, 90, 1e6])
+    mine = tables[(duration > 50).astype(int)]
+    tied = [np.mean(levels[table == b]) if b in table else np.interp(b, table, levels) for table, b in zip(mine, t)]
+    case("d2q:duration=length,points=6,edges=50,tables=" + ";".join(f"{q:g}" for q in tables.ravel()), column(x), t, (x - tied) ** 2,
+         [np.interp(a, levels, table) for table, a in zip(mine, x)], context={"length": duration})
+
     points, beyond = np.array([2.0, 5, 10, 30]), np.array([[0.9, 0.6, 0.4, 0.1], [0.5, 0.55, 0.2, 0.3], [0.99, 0.98, 0.9, 0.5]])
     t = np.array([7.0, 0.0, 42.0])
     log_loss = [-np.mean([np.log(p) if x > s else np.log(1 - p) for p, s in zip(row, points)]) for row, x in zip(beyond, t)]
@@ -198,6 +218,121 @@ def mixtures():
         case(f"exponential_gaussian_mixture:components=2,regression=0.7{flag}", outputs, y, rows, expected, 1e-9)
 
 
+# ---- terms between tasks -----------------------------------------------------------------------------------------------------------------------------------
+def log_loss(y, p):
+    return -special.xlogy(y, p) - special.xlog1py(1 - y, -p)
+
+
+def between_tasks():
+    z, click, pay = np.array([0.3, -2.0, 4.0, 1.0]), np.array([-1.0, 0.5, 3.0, -2.5]), np.array([2.0, -0.5, 0.1, 1.0])
+    y, o, column_p = np.array([1.0, 0, 0.25, 0]), np.array([1.0, 0, 1, 1]), np.array([0.5, 0.9, 0.02, 0.3])
+    p, c, b = special.expit(z), special.expit(click), special.expit(pay)
+    both = {"click": column(click), "pay": column(pay)}
+    case("entire_space:given=click", column(z), y, log_loss(y, p * c), p * c, others={"click": column(click)})
+    case("entire_space:given=click/pay", column(z), y, log_loss(y, p * c * b), p * c * b, others=both)
+    case("entire_space:given=pay,predicts=conditional", column(z), y, log_loss(y, p * b), p, others=both)
+
+    by_task, by_column = o * np.minimum(1 / c, 4), o * np.minimum(1 / np.maximum(column_p, 0.05), 15)
+    case("inverse_propensity:given=click,clip=4", column(z), y, by_task * log_loss(y, p), p, others={"click": column(click)}, events={"click": o})
+    seen = {"events": {"click": o}, "context": {"chance": column_p}}
+    case("inverse_propensity:given=click,propensity=chance,floor=0.05", column(z), y, by_column * log_loss(y, p), p, **seen)
+    case("inverse_propensity:propensity=chance,clip=100", column(z), y, log_loss(y, p) / column_p, p, context={"chance": column_p})
+    batch = o * len(o) * np.minimum(1 / (column_p * o.sum()), 3)
+    case("inverse_propensity:given=click,propensity=chance,clip=3,batch_normalised=true", column(z), y, batch * log_loss(y, p), p, **seen)
+
+    r, e = np.array([0.5, -1.0, 2.0, 0.1]), log_loss(y, p)
+    for imputed, guess in (("softplus", np.log(1 + np.exp(r))), ("sigmoid", special.expit(r))):
+        rows = guess + by_column * (e - guess) + 0.3 * by_column * (e - guess) ** 2
+        for joint in ("true", "false"):
+            options = f"given=click,propensity=chance,floor=0.05,imputed={imputed},imputation_weight=0.3,joint={joint}"
+            case(f"doubly_robust:{options}", np.stack([z, r], 1), y, rows, p, **seen)
+
+    case("order_calibration:after=click/pay", column(z), y, np.maximum(p - c, 0) + np.maximum(p - b, 0), p, others=both)
+
+    for heat in (1, 2.5):
+        q, s = special.expit(click / heat), special.expit(z / heat)
+        case(f"distillation:teacher=click,temperature={heat}", column(z), y, heat**2 * (special.rel_entr(q, s) + special.rel_entr(1 - q, 1 - s)), p,
+             others={"click": column(click)})
+        student, teacher = np.array([[1.0, 2, 3], [0.5, -1, 0]]), np.array([[0.0, 2, -1], [0.5, -1, 0]])
+        case(f"distillation:teacher=kind,form=multiclass,classes=3,temperature={heat}", student, [0, 0],
+             heat**2 * stats.entropy(special.softmax(teacher / heat, 1), special.softmax(student / heat, 1), axis=1), special.softmax(student, 1),
+             others={"kind": teacher})
+    case("distillation:teacher=time,form=squared", column(z), y, np.square(z - click), z, others={"time": column(click)})
+
+    x, liked, user = np.array([0.3, -2.0, 4.0, 1.0, 0.2]), np.array([1.0, 0, 0.3, 5, 5.5]), np.array([1.0, 1, 1, 2, 2])
+    for margin in (0, 0.4):
+        pairs = [(i, j) for i in range(5) for j in range(5) if user[i] == user[j] and liked[i] > liked[j] + margin]
+        rows = np.zeros(5)
+        for pair in pairs:
+            rows[list(pair)] += 0.5 * 5 / len(pairs) * -np.log(special.expit(x[pair[0]] - x[pair[1]]))
+        case(f"pairwise_ranking:group=user,margin={margin}", column(x), liked, rows, x, context={"user": user})
+
+
+# ---- transforms of labels, calibrators ---------------------------------------------------------------------------------------------------------------------
+def transforms():
+    y = np.array([0.0, 0.2, 1, 3.5, 40, 1e4])
+    for shift, power in ((1, 0), (1, 0.3), (0.5, -0.4), (2, 1.7)):
+        z = stats.boxcox(y + shift, power)
+        between = (z[1:] + z[:-1]) / 2
+        TRANSFORMS.append({"transform": f"box_cox:shift={shift},lambda={power}", "labels": floats(y), "targets": floats(z), "given": floats(between),
+                           "back": floats(special.inv_boxcox(between, power) - shift), "tolerance": 1e-9})
+    generator = np.random.default_rng(5)
+    for label in (generator.gamma(2, 3, 60), np.exp(generator.normal(1, 0.7, 60)), generator.uniform(0, 9, 60)):
+        label = np.round(label, 3)
+        power = optimize.minimize_scalar(lambda a: -stats.boxcox_llf(a, label + 1), bracket=(-1, 1), options={"xtol": 1e-10}).x
+        np.testing.assert_allclose(power, stats.boxcox_normmax(label + 1, method="mle"), atol=1e-5)
+        TRANSFORMS.append({"transform": "box_cox", "labels": floats(label), "lambda": float(power), "tolerance": 1e-5})
+
+
+def pooled(x, y, w):
+    """The non-decreasing fit at the distinct x: their means, pooled while one is not above the one before."""
+    at, index = np.unique(x, return_inverse=True)
+    pools = []
+    for mass, total in zip(np.bincount(index, w), np.bincount(index, w * y)):
+        pools.append([mass, total, 1])
+        while len(pools) > 1 and pools[-2][1] / pools[-2][0] >= pools[-1][1] / pools[-1][0]:
+            last = pools.pop()
+            pools[-1] = [a + b for a, b in zip(pools[-1], last)]
+    values = np.concatenate([np.full(count, total / mass) for mass, total, count in pools])
+    weight = np.bincount(index, w)
+    np.testing.assert_allclose(values, optimize.isotonic_regression(np.bincount(index, w * y) / weight, weights=weight).x, rtol=1e-12, atol=1e-12)
+    return at, values
+
+
+def calibrators():
+    generator = np.random.default_rng(6)
+    given = np.array([0.0005, 0.1, 0.35, 0.5, 0.77, 0.99])
+    for size in (12, 80):
+        p = np.round(generator.uniform(0.02, 0.98, size), 2)
+        y = (generator.uniform(size=size) < special.expit(0.6 * special.logit(p) + 0.4)).astype(float)
+        w = np.round(generator.uniform(0.5, 2, size), 2)
+        data = {"predictions": floats(p), "labels": floats(y), "weights": floats(w), "given": floats(given)}
+        events, others = (w * y).sum(), (w * (1 - y)).sum()
+        target, z = np.where(y == 1, (events + 1) / (events + 2), 1 / (others + 2)), special.logit(p)
+        excess = lambda a, b: w * (special.expit(a * z + b) - target)
+        found = optimize.root(lambda t: [excess(*t).sum(), (excess(*t) * z).sum()], [1.0, 0.0], tol=1e-13)
+        assert found.success and found.x[0] > 0, found
+        a, b = found.x
+        CALIBRATORS.append({"calibrator": "platt", **data, "statistics": {"a": float(a), "b": float(b)},
+                            "calibrated": floats(special.expit(a * special.logit(given) + b)), "tolerance": 1e-8})
+        b = optimize.brentq(lambda t: excess(1.0, t).sum(), -20, 20, xtol=1e-14, rtol=1e-14)
+        CALIBRATORS.append({"calibrator": "platt:slope=false", **data, "statistics": {"a": 1.0, "b": float(b)},
+                            "calibrated": floats(special.expit(special.logit(given) + b)), "tolerance": 1e-10})
+        CALIBRATORS.append({"calibrator": "isotonic", **data, "calibrated": floats(np.interp(given, *pooled(p, y, w))), "tolerance": 1e-12})
+
+
+def compare(old, new, name, tolerance):
+    """Same keys, and numbers within a tenth of the tolerance that the test has."""
+    if isinstance(new, dict):
+        assert old.keys() == new.keys(), name
+        for key in new:
+            compare(old[key], new[key], name, tolerance)
+    elif isinstance(new, str):
+        assert old == new, name
+    else:
+        np.testing.assert_allclose(np.ravel(old), np.ravel(new), rtol=tolerance / 10, atol=tolerance / 10, err_msg=name)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true")
@@ -207,18 +342,22 @@ def main():
     likelihoods()
     watch_time()
     mixtures()
+    between_tasks()
+    transforms()
+    calibrators()
+    parts = {"cases": CASES, "transforms": TRANSFORMS, "calibrators": CALIBRATORS}
     path = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "losses" / "losses.json"
     if not arguments.check:
         path.parent.mkdir(exist_ok=True)
-        path.write_text('{"cases": [\n' + ",\n".join("  " + json.dumps(entry) for entry in CASES) + "\n]}\n")
+        text = ",\n".join(f'"{key}": [\n' + ",\n".join("  " + json.dumps(entry) for entry in entries) + "\n]" for key, entries in parts.items())
+        path.write_text("{" + text + "}\n")
         return
-    there = json.loads(path.read_text())["cases"]
-    assert [e["loss"] for e in there] == [e["loss"] for e in CASES], "other cases"
-    for old, new in zip(there, CASES):
-        for key in ("outputs", "labels", "rows", "predictions"):
-            assert (key in old) == (key in new), (old["loss"], key)
-            if key in new:
-                np.testing.assert_allclose(np.ravel(old[key]), np.ravel(new[key]), rtol=new["tolerance"] / 10, atol=new["tolerance"] / 10, err_msg=old["loss"])
+    there = json.loads(path.read_text())
+    assert there.keys() == parts.keys(), there.keys()
+    for key, entries in parts.items():
+        assert len(there[key]) == len(entries), key
+        for old, new in zip(there[key], entries):
+            compare(old, new, next(iter(new.values())), new["tolerance"])
 
 
 if __name__ == "__main__":

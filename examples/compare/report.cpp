@@ -223,7 +223,7 @@ std::vector<Table> tables_of(const Summary& summary) {
   std::vector<Table> tables;
   tables.push_back(table_of_figures(
       summary, "Test metrics",
-      "Mean ± standard deviation over " + seeds + ", or of as many as stand behind it where some failed; " + rows +
+      "Mean ± standard deviation over " + seeds + " (where some failed, over as many as stand in brackets), " + rows +
           ". nrmse is RMSE over the standard deviation of the test labels.",
       [](const Measured& column) { return column.task != "score" && column.metric != "log_loss" && column.metric != "mae"; }, mean));
   std::string note = "Reference: #" + std::to_string(summary.reference + 1) + " " + summary.kinds[summary.reference].kind.label() +

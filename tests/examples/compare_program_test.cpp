@@ -21,7 +21,7 @@ using htl::test::contains;
 constexpr double undefined = std::numeric_limits<double>::quiet_NaN();
 
 TEST_F(CompareProgram, compares_a_grid_and_its_controls_and_goes_on_where_it_was_killed) {
-  const std::string grid = std::string(small) + "--models htlnet,mmoe --adjusters sum,cagrad:c=0.4 --seeds 2 --score click^.6*long_view ";
+  const std::string grid = std::string(small) + "--models htlnet,mmoe --experts 2 --adjusters sum,cagrad:c=0.4 --seeds 2 --score click^.6*long_view ";
   const pid_t child = start(htl::test::words(grid + "--output killed"));
   for (int i = 0; i < 2000 && finished("killed").size() < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
   ::kill(child, SIGKILL);
@@ -87,8 +87,8 @@ TEST_F(CompareProgram, compares_a_grid_and_its_controls_and_goes_on_where_it_was
 }
 
 TEST_F(CompareProgram, gives_a_method_that_wants_several_batches_a_batch_in_parts) {
-  const auto ended =
-      run(std::string(small) + "--models htlnet,mmoe --adjusters modo --balancers none,uncertainty --seeds 1 --without-single-tasks --output several");
+  const auto ended = run(std::string(small) +
+                         "--models htlnet,mmoe --experts 2 --adjusters modo --balancers none,uncertainty --seeds 1 --without-single-tasks --output several");
   ASSERT_EQ(ended.status, 0) << ended.text;
   for (const char* model : {"htlnet", "mmoe"}) {
     const std::string cell = std::string(model) + "+modo+squared@z_score+";

@@ -281,7 +281,7 @@ std::pair<double, double> naive_orders(const std::vector<int64_t>& users, const 
       found += by_score[i].second / std::log2(static_cast<double>(i) + 2.0);
       best += gains[i] / std::log2(static_cast<double>(i) + 2.0);
     }
-    if (gains.empty()) continue;
+    if (gains.size() < 2) continue;
     ndcg += found / best;
     lists += 1.0;
   }

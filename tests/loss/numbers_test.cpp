@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses of numbers, events and ordered classes that are no likelihoods with parameters: golden numbers, extremes, minimisers, and what every loss must hold.
 #include <support/loss_battery.hpp>
+#include <support/loss_references.hpp>
 
 #include <htl/io/json.hpp>
+#include <htl/task/built_in_calibrators.hpp>
+#include <htl/task/built_in_transforms.hpp>
 #include <htl/task/spec_text.hpp>
 
 #include <torch/torch.h>
@@ -95,57 +98,87 @@ TEST(NumberLosses, match_golden_numbers_of_the_literature) {
   EXPECT_NEAR(htl::Coral(4).rank(z).item<double>(), .802184 + .598688 + .354344, 2e-6);
 }
 
-/// All losses whose numbers scripts/golden_losses.py writes by scipy, by their names in the registry.
+/// What scripts/golden_losses.py wrote.
+nlohmann::json golden_numbers(const char* part) {
+  return htl::read_json(std::filesystem::path(__FILE__).parent_path().parent_path() / "golden" / "losses" / "losses.json").at(part);
+}
+
+at::Tensor numbers_of(const nlohmann::json& list) { return doubles(list.get<std::vector<double>>()); }
+
+/// [B, W]
+at::Tensor rows_of(const nlohmann::json& list) {
+  std::vector<at::Tensor> rows;
+  for (const nlohmann::json& row : list) rows.push_back(numbers_of(row));
+  return at::stack(rows);
+}
+
+/// Calls with the names and values of an object, if it is there.
+template <class Call>
+void of_each(const nlohmann::json& golden, const char* key, const Call& call) {
+  if (!golden.contains(key)) return;
+  for (const auto& [name, value] : golden.at(key).items()) call(name, value);
+}
+
+/// All losses, by their names in the registry.
 TEST(Losses, equal_numbers_that_scipy_gives_for_their_definitions) {
-  const std::filesystem::path file = std::filesystem::path(__FILE__).parent_path().parent_path() / "golden" / "losses" / "losses.json";
-  const nlohmann::json golden = htl::read_json(file);
   std::set<std::string> seen;
-  for (const nlohmann::json& one : golden.at("cases")) {
-    const htl::Spec spec = htl::parse_spec(one.at("loss").get<std::string>());
-    const AnyLoss loss = htl::built_in_losses().make(spec);
-    std::vector<double> flat;
-    for (const nlohmann::json& row : one.at("outputs"))
-      for (const nlohmann::json& number : row) flat.push_back(number.get<double>());
-    const at::Tensor output = doubles(flat).view({-1, loss.output_width()});
-    at::Tensor label = doubles(one.at("labels").get<std::vector<double>>());
-    if (!loss.fits(TaskKind::regression) && loss.fits(TaskKind::multiclass)) label = label.to(at::kLong);
-    const double tolerance = one.at("tolerance").get<double>();
-    const at::Tensor rows = doubles(one.at("rows").get<std::vector<double>>());
-    EXPECT_TRUE(close(loss.per_row(input_of(output, label)), rows, tolerance, tolerance)) << one.at("loss");
-    EXPECT_TRUE(close(loss.reduced(input_of(output, label), at::full({rows.size(0)}, .25, at::kDouble)), rows.sum() * .25, tolerance, tolerance))
-        << one.at("loss");
-    if (one.contains("predictions")) {
-      const at::Tensor expected = doubles(one.at("predictions").get<std::vector<double>>());
-      EXPECT_TRUE(close(loss.predict(output, no_context).flatten(), expected, tolerance, tolerance)) << one.at("loss");
+  for (const nlohmann::json& golden : golden_numbers("cases")) {
+    const htl::Spec spec = htl::parse_spec(golden.at("loss").get<std::string>());
+    LossCase one{.loss = htl::built_in_losses().make(spec),
+                 .output = rows_of(golden.at("outputs")),
+                 .label = numbers_of(golden.at("labels")),
+                 .note = golden.at("loss")};
+    if (!one.loss.fits(TaskKind::regression) && one.loss.fits(TaskKind::multiclass)) one.label = one.label.to(at::kLong);
+    of_each(golden, "others", [&](const std::string& name, const nlohmann::json& output) { one.others.set(name, rows_of(output)); });
+    of_each(golden, "events", [&](const std::string& name, const nlohmann::json& event) { one.labels.set(name, {numbers_of(event)}); });
+    of_each(golden, "context", [&](const std::string& name, const nlohmann::json& values) { one.context.set(name, numbers_of(values)); });
+    const double tolerance = golden.at("tolerance").get<double>();
+    const at::Tensor rows = numbers_of(golden.at("rows")), share = at::full({rows.size(0)}, 1.0 / static_cast<double>(rows.size(0)), at::kDouble);
+    EXPECT_TRUE(close(one.rows(), rows, tolerance, tolerance)) << one.text();
+    EXPECT_TRUE(close(one.reduced(share), rows.mean(), tolerance, tolerance)) << one.text();
+    if (golden.contains("predictions")) {
+      EXPECT_TRUE(close(one.predict().flatten(), numbers_of(golden.at("predictions")), tolerance, tolerance)) << one.text();
     }
     seen.insert(spec.name);
   }
-  for (const char* name : {"absolute",
-                           "log_cosh",
-                           "squared_log",
-                           "quantile",
-                           "quantiles",
-                           "binary_cross_entropy",
-                           "softmax_cross_entropy",
-                           "focal",
-                           "coral",
-                           "poisson",
-                           "tweedie",
-                           "gamma",
-                           "zero_inflated_gamma",
-                           "log_normal",
-                           "ziln",
-                           "weighted_logistic",
-                           "cread",
-                           "tpm",
-                           "bucket_softmax",
-                           "gaussian_mixture",
-                           "exponential_gaussian_mixture"})
-    EXPECT_TRUE(seen.contains(name)) << name;
+  for (const std::string& name : htl::built_in_losses().names()) EXPECT_TRUE(seen.contains(name)) << name;
+}
+
+TEST(LabelTransforms, equal_numbers_that_scipy_gives_for_their_definitions) {
+  int64_t fitted = 0, given = 0;
+  for (const nlohmann::json& golden : golden_numbers("transforms")) {
+    const at::Tensor labels = numbers_of(golden.at("labels"));
+    const htl::AnyLabelTransform transform = htl::built_in_transforms().make(htl::parse_spec(golden.at("transform").get<std::string>())).fitted({labels});
+    const double tolerance = golden.at("tolerance").get<double>();
+    if (golden.contains("lambda")) {
+      ++fitted;
+      EXPECT_NEAR(transform.statistics()["lambda"].number(), golden.at("lambda").get<double>(), tolerance) << golden.at("transform");
+    } else {
+      ++given;
+      EXPECT_TRUE(close(transform.apply(labels), numbers_of(golden.at("targets")), tolerance, tolerance)) << golden.at("transform");
+      EXPECT_TRUE(close(transform.inverse(numbers_of(golden.at("given"))), numbers_of(golden.at("back")), tolerance, tolerance)) << golden.at("transform");
+    }
+  }
+  EXPECT_TRUE(fitted >= 3 && given >= 4) << fitted << " " << given;
+}
+
+TEST(Calibrators, equal_numbers_that_scipy_gives_for_their_definitions) {
+  std::set<std::string> seen;
+  for (const nlohmann::json& golden : golden_numbers("calibrators")) {
+    const htl::Spec spec = htl::parse_spec(golden.at("calibrator").get<std::string>());
+    const htl::AnyCalibrator calibrator = htl::built_in_calibrators().make(spec).fitted(
+        numbers_of(golden.at("predictions")), {numbers_of(golden.at("labels")), {}, numbers_of(golden.at("weights"))});
+    const double tolerance = golden.at("tolerance").get<double>();
+    of_each(golden, "statistics", [&](const std::string& name, const nlohmann::json& number) {
+      EXPECT_NEAR(calibrator.statistics()[name].number(), number.get<double>(), tolerance) << golden.at("calibrator") << " " << name;
+    });
+    EXPECT_TRUE(close(calibrator.apply(numbers_of(golden.at("given"))), numbers_of(golden.at("calibrated")), tolerance, tolerance)) << golden.at("calibrator");
+    seen.insert(spec.name);
+  }
+  EXPECT_EQ(seen, (std::set<std::string>{"platt", "isotonic"}));
 }
 
 TEST(NumberLosses, stay_exact_at_extreme_outputs_and_labels) {
-  using Long = long double;
   struct Extreme {
     AnyLoss loss;
     std::vector<double> outputs, labels;
@@ -218,6 +251,36 @@ TEST(NumberLosses, stay_exact_at_extreme_outputs_and_labels) {
       }
     }
   }
+}
+
+TEST(NumberLosses, of_several_outputs_match_long_doubles_over_the_grid_of_extremes) {
+  Random random(113);
+  using Row = const std::vector<Dual>&;
+  const std::vector<double> far{-80, -3, -1e-30, 0, 1e-30, .7, 20, 80};
+  for (const bool ordered : {false, true})
+    for (const int64_t classes : {2, 5})
+      expect_long_doubles({{htl::Coral(classes, ordered), at::zeros({1, classes - 1}, at::kDouble), at::zeros({1}, at::kLong)},
+                           classes == 2 ? std::vector<double>{0, 1} : std::vector<double>{0, 2, 4},
+                           [=](Row x, Long y) {
+                             Dual sum = 0, z = 0;
+                             for (size_t k = 0; k < x.size(); ++k) {
+                               z = ordered && k > 0 ? z - softplus(x[k]) : x[k];
+                               sum = sum + log_loss(z, y > static_cast<Long>(k) ? 1 : 0);
+                             }
+                             return sum;
+                           },
+                           at::ones({1}, at::kDouble),
+                           [=](Row, Long) { return ordered ? 1.0L : 0.0L; }},
+                          random, far, 100);
+  const std::vector<double> levels{.1, .5, .75};
+  expect_long_doubles({{htl::Quantiles(levels), at::zeros({1, 3}, at::kDouble), doubles({0})},
+                       {-80, 0, 1e-30, 1, 80, 1e12},
+                       [=](Row x, Long y) {
+                         Dual sum = 0;
+                         for (size_t i = 0; i < 3; ++i) sum = sum + (levels[i] * relu(y - x[i]) + (1 - levels[i]) * relu(x[i] - y)) / 3;
+                         return sum;
+                       }},
+                      random, far, 60);
 }
 
 /// The output at which the slope of a loss that is convex in one output changes its sign, by halving.
@@ -302,14 +365,25 @@ TEST(Focal, without_focus_is_the_log_loss_and_turns_easy_rows_down) {
 
 TEST(NumberLosses, curve_upwards_where_they_are_convex) {
   Random random(111);
-  const at::Tensor y = random.uniform({200});
-  for (const AnyLoss& loss : {AnyLoss(htl::LogCosh(.4)), AnyLoss(htl::BinaryCrossEntropy{.smoothing = .2}), AnyLoss(htl::Focal(0, .3)),
-                              AnyLoss(htl::Coral(2, false, htl::CoralPredict::rank))}) {
-    const at::Tensor x = random.normal({200, 1}, 4).requires_grad_();
-    const at::Tensor g = torch::autograd::grad({loss.per_row(input_of(x, y)).sum()}, {x}, {}, true, true)[0];
-    const at::Tensor h = torch::autograd::grad({g.sum()}, {x})[0];
-    EXPECT_GE(h.min().item<double>(), 0.0) << loss.name();
-    EXPECT_GT(h.max().item<double>(), 0.0) << loss.name();
+  const at::Tensor y = random.uniform({200}), classes = random.ids({200}, 5), blank = at::zeros({200, 1}, at::kDouble), four = at::zeros({200, 4}, at::kDouble);
+  for (const AnyLoss& loss : {AnyLoss(htl::AbsoluteError{}), AnyLoss(htl::LogCosh(.4)), AnyLoss(htl::Quantile(.8)),
+                              AnyLoss(htl::BinaryCrossEntropy{.smoothing = .2}), AnyLoss(htl::Focal(0, .3))})
+    expect_convex({loss, blank, y}, random);
+  expect_convex({htl::Coral(2, false, htl::CoralPredict::rank), blank, classes.clamp_max(1)}, random);
+  expect_convex({htl::Coral(5), four, classes}, random);
+  expect_convex({htl::Coral(5, true), four, at::full_like(classes, 4)}, random);  // the highest class: softplus of sums of softplus
+  expect_convex({htl::Quantiles({.1, .3, .5, .9}), four, y}, random);
+  expect_convex({htl::SoftmaxCrossEntropy(4, .2), four, classes.clamp_max(3)}, random);
+  expect_not_convex({htl::Coral(5, true), four, classes}, random);
+  expect_not_convex({htl::Focal{}, blank, random.events({200})}, random);
+  expect_not_convex({htl::Focal(.7, .25), blank, random.events({200})}, random);
+  expect_not_convex({htl::SquaredLogError{}, blank, y}, random);
+  // upwards up to e(1 + y) − 1, downwards above
+  const at::Tensor end = std::exp(1.) * (1 + y) - 1, h = at::full({200}, 1e-3, at::kDouble);
+  for (const double side : {-1., 1.}) {
+    const at::Tensor x = end * (1 + side * .01);
+    const auto at_x = [&](const at::Tensor& moved) { return htl::SquaredLogError{}(moved, y); };
+    EXPECT_LT(((at_x(x + h) - 2 * at_x(x) + at_x(x - h)) * side).max().item<double>(), -1e-10) << side;
   }
 }
 

@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses that read other tasks, and the one that reads pairs of rows.
-#include <htl/loss/built_in_losses.hpp>
-#include <htl/loss/hybrid_loss.hpp>
+#include <support/loss_battery.hpp>
+#include <support/loss_fits.hpp>
+#include <support/loss_references.hpp>
 
 #include <torch/torch.h>
 
-#include "support/loss_cases.hpp"
-
 namespace {
 
+using namespace htl::test;
 using htl::AnyLoss;
 using htl::LossInput;
 using htl::Named;
 using htl::TaskOutputs;
-using htl::test::close;
-using htl::test::contains;
-using htl::test::LossCase;
-using htl::test::Random;
-using htl::test::sentence_of;
 
 at::Tensor doubles(const std::vector<double>& values) { return torch::tensor(values, at::kDouble); }
 at::Tensor column(const std::vector<double>& values) { return doubles(values).unsqueeze(1); }
@@ -144,6 +139,171 @@ TEST(TaskTerms, stay_finite_far_out_in_both_types_and_forms) {
   for (int round = 0; round < 10; ++round)  // where σ itself is 0 or 1 in every type
     for (const LossCase& one : cases(random, 3, at::kDouble))
       if (one.loss.name() != "distillation") htl::test::expect_finite_far_out(one, random, {1e4, -1e4, 800, -800, 2}, 1e-9);
+}
+
+TEST(TaskTerms, are_means_over_the_rows_that_count) {
+  Random random(15);
+  for (int round = 0; round < 4; ++round)
+    for (const LossCase& one : cases(random, 20, at::kDouble)) expect_mean_over_rows_that_count(one, random);
+}
+
+TEST(TaskTerms, match_long_doubles_at_extreme_outputs) {
+  Random random(16);
+  using Row = const std::vector<Dual>&;
+  const std::vector<double> far{-80, -3, -1e-30, 0, 1e-30, .7, 5, 80}, events{0, 1, .25};
+  const at::Tensor whole = torch::ones({1}, at::kDouble), blank = column({0}), zero = doubles({0});
+  const TaskOutputs click({{"click", blank}}), both({{"click", blank}, {"pay", blank}});
+  const auto seen = [](double happened) { return htl::Labels().set("click", {doubles({happened})}); };
+  const auto chance = [](double p) { return Named<at::Tensor>({{"p", doubles({p})}}); };
+
+  const auto inverse = [](Dual logit, Long happened) { return detached(happened * std::min<Long>(1 / std::max<Long>(sigmoid(logit).value, 1e-6L), 15)); };
+  for (const double happened : {0., 1.})
+    expect_long_doubles(
+        {{.loss = htl::InversePropensity({.propensity = {.given = "click"}}), .output = blank, .label = zero, .others = click, .labels = seen(happened)},
+         events,
+         [=](Row x, Long y) { return inverse(x[1], happened) * log_loss(x[0], y); }},
+        random, far, 60);
+  // two rows of shares 1/4 and 3/4: weights 1/p, or the clip's 15 times the batch
+  expect_long_doubles({{.loss = htl::InversePropensity({.propensity = {.given = "click", .column = "p"}, .batch_normalised = true}),
+                        .output = torch::zeros({2, 1}, at::kDouble),
+                        .label = doubles({0, 1}),
+                        .context = Named<at::Tensor>({{"p", doubles({.25, .01})}}),
+                        .labels = htl::Labels().set("click", {doubles({1, 1})})},
+                       {},
+                       [](Row x, Long) { return log_loss(x[0], 0) + 15 * log_loss(x[1], 1); },
+                       doubles({.25, .75})},
+                      random, far, 60);
+  for (const auto& [weight, happened] : {std::pair{4.L, 1.}, {0.L, 0.}})
+    for (const bool joint : {true, false})
+      for (const auto imputed : {htl::ImputedError::softplus, htl::ImputedError::sigmoid}) {
+        const auto guess = [=](Dual r) { return imputed == htl::ImputedError::sigmoid ? sigmoid(r) : softplus(r); };
+        expect_long_doubles(
+            {{.loss = htl::DoublyRobust({.propensity = {.given = "click", .column = "p"}, .imputed = imputed, .imputation_weight = .25, .joint = joint}),
+              .output = torch::zeros({1, 2}, at::kDouble),
+              .label = zero,
+              .context = chance(.25),
+              .labels = seen(happened)},
+             events,
+             [=, w = weight](Row x, Long y) {
+               const Dual e = log_loss(x[0], y), r = guess(x[1]), held = joint ? r : detached(r), target = joint ? e : detached(e);
+               return held + w * (e - held) + .25L * w * square(target - r);
+             },
+             whole,
+             [=, w = weight](Row x, Long y) { return w * square(1 + log_loss(x[0], y) + guess(x[1])).value; }},
+            random, far, 30);
+      }
+  expect_long_doubles({{.loss = htl::OrderCalibration({.after = {"click", "pay"}}), .output = blank, .label = zero, .others = both},
+                       {},
+                       [](Row x, Long) {
+                         Dual sum = 0;
+                         for (size_t k = 1; k < 3; ++k)
+                           if (x[0].value > x[k].value)
+                             sum = sum + (x[0].value > 0 && x[k].value > 0 ? sigmoid(-x[k]) - sigmoid(-x[0]) : sigmoid(x[0]) - sigmoid(x[k]));
+                         return sum;
+                       }},
+                      random, far, 200);
+  for (const double heat : {1., 2., .5})
+    for (const bool detach : {true, false}) {
+      const auto known = [=](Dual u) { return detach ? detached(u) : u; };
+      const auto to = [&](htl::DistillationForm form) {
+        return AnyLoss(htl::Distillation({.teacher = "click", .form = form, .classes = 3, .temperature = heat, .detach = detach}));
+      };
+      const auto terms = [=](Row x, Long) {
+        Long sum = 0;
+        for (const Dual& number : x) sum += heat * std::abs(number.value);
+        return 1 + sum;
+      };
+      expect_long_doubles({{.loss = to(htl::DistillationForm::binary), .output = blank, .label = zero, .others = click, .stiff = true},
+                           {},
+                           [=](Row x, Long) {
+                             const Dual z = x[0] / heat, u = known(x[1]) / heat;
+                             const Dual yes = sigmoid(u) * (softplus(-z) - softplus(-u)), no = sigmoid(-u) * (softplus(z) - softplus(u));
+                             return heat * heat * (yes + no);
+                           },
+                           whole,
+                           terms},
+                          random, far, 60);
+      const at::Tensor three = torch::zeros({1, 3}, at::kDouble);
+      expect_long_doubles(
+          {{.loss = to(htl::DistillationForm::multiclass), .output = three, .label = zero, .others = TaskOutputs({{"click", three}}), .stiff = true},
+           {},
+           [=](Row x, Long) {
+             std::vector<Dual> z, u;
+             for (size_t k = 0; k < 3; ++k) {
+               z.push_back(x[k] / heat);
+               u.push_back(known(x[3 + k]) / heat);
+             }
+             const Dual all = log_sum_exp(z), of_teacher = log_sum_exp(u);
+             Dual sum = 0;
+             for (size_t k = 0; k < 3; ++k) sum = sum + exp(u[k] - of_teacher) * ((u[k] - of_teacher) - (z[k] - all));
+             return heat * heat * sum;
+           },
+           whole,
+           terms},
+          random, far, 60);
+      expect_long_doubles({{.loss = to(htl::DistillationForm::squared), .output = blank, .label = zero, .others = click},
+                           {},
+                           [=](Row x, Long) { return square(x[0] - known(x[1])); }},
+                          random, far, 30);
+    }
+  const std::vector<Long> rated{1, 0, .5, 2, 0}, share{.25, .125, .25, .125, .25}, group{0, 0, 0, 1, 1};
+  expect_long_doubles({{.loss = htl::PairwiseRanking({.group = "user"}),
+                        .output = torch::zeros({5, 1}, at::kDouble),
+                        .label = doubles({1, 0, .5, 2, 0}),
+                        .context = Named<at::Tensor>({{"user", torch::tensor({0, 0, 0, 1, 1}, at::kLong)}})},
+                       {},
+                       [=](Row x, Long) {
+                         Dual sum = 0;
+                         Long mass = 0;
+                         for (size_t i = 0; i < 5; ++i)
+                           for (size_t j = 0; j < 5; ++j)
+                             if (group[i] == group[j] && rated[i] > rated[j]) {
+                               sum = sum + share[i] * share[j] * softplus(x[j] - x[i]);
+                               mass += share[i] * share[j];
+                             }
+                         return sum / mass;
+                       },
+                       doubles({.25, .125, .25, .125, .25}),
+                       [](Row, Long) { return 1; }},
+                      random, far, 100);
+}
+
+TEST(TaskTerms, have_the_signs_of_curvature_of_their_formulas) {
+  Random random(17);
+  const at::Tensor blank = torch::zeros({50, 1}, at::kDouble), soft = random.uniform({50}), yes = torch::ones({50}, at::kDouble);
+  const TaskOutputs click({{"click", blank}});
+  const auto with = [&](const AnyLoss& loss, const at::Tensor& label, const TaskOutputs& others, double p = .25) {
+    return LossCase{.loss = loss,
+                    .output = torch::zeros({50, loss.output_width()}, at::kDouble),
+                    .label = label,
+                    .context = Named<at::Tensor>({{"p", torch::full({50}, p, at::kDouble)}, {"user", random.ids({50}, 5)}}),
+                    .others = others};
+  };
+  const htl::EntireSpace product({.given = {"click"}});
+  expect_convex(with(product, yes, click), random, {}, true);
+  expect_not_convex(with(product, yes - 1, click), random);  // −log(1 − σ(a)σ(b)) bends down where a is above half of log(1 + e^b)
+  expect_convex(with(htl::InversePropensity({.propensity = {.column = "p"}}), soft, {}), random);
+  expect_convex(with(htl::PairwiseRanking({.group = "user"}), soft, {}), random);
+  const at::Tensor first = doubles({1, 0}), second = doubles({0, 1});
+  for (const double p : {.25, 1.}) {
+    const auto robust = [&](double squares) { return with(htl::DoublyRobust({.propensity = {.column = "p"}, .imputation_weight = squares}), soft, {}, p); };
+    expect_convex(robust(0), random, first);
+    const auto [least, largest] = second_differences(robust(0), random, second);  // of (1 − w)·softplus(r): w = 4 and 1
+    EXPECT_LE(largest, 1e-14);
+    EXPECT_TRUE(p == 1 ? least > -1e-14 : least < -1e-3) << least;
+    expect_not_convex(robust(1), random, first);  // an error below what is imputed falls, squared
+  }
+  for (const auto form : {htl::DistillationForm::binary, htl::DistillationForm::multiclass, htl::DistillationForm::squared}) {
+    const htl::Distillation loss({.teacher = "click", .form = form, .classes = 3, .detach = false});
+    const LossCase one = with(loss, soft, TaskOutputs({{"click", torch::zeros({50, loss.output_width()}, at::kDouble)}}));
+    expect_convex(one, random);
+    if (form == htl::DistillationForm::squared) {
+      expect_convex(one, random, {}, true);
+    } else {
+      expect_not_convex(one, random, {}, true);  // in the teacher's logits
+    }
+  }
+  expect_not_convex(with(htl::OrderCalibration({.after = {"click"}}), soft, click), random);
 }
 
 TEST(EntireSpace, matches_long_doubles_in_both_tails) {
@@ -284,6 +444,121 @@ TEST(InversePropensity, and_DoublyRobust_see_an_event_only_where_its_task_has_a_
     const at::Tensor imputed = at::softplus(z.select(1, 1)), robust = imputed + w * (error - imputed);
     EXPECT_NEAR(loss(htl::binary("buy").loss(htl::DoublyRobust({.propensity = chance, .imputation_weight = 0}))), robust.mean().item<double>(), 1e-10);
   }
+}
+
+/// Labels are seen more where they are more often 1: among those seen their mean is .54, of all it is .35.
+TEST(InversePropensity, and_DoublyRobust_fitted_alone_recover_the_mean_of_all_rows_from_those_that_were_seen) {
+  Random random(18);
+  const int64_t rows = 40000;
+  const at::Tensor kind = random.events({rows}), p = .1 + .7 * kind, likely = .1 + .5 * kind;
+  const at::Tensor seen = random.uniform({rows}).lt(p).to(at::kDouble), y = random.uniform({rows}).lt(likely).to(at::kDouble) * seen;
+  const htl::Labels labels = htl::Labels().set("click", {seen});
+  const double truth = std::log(.35 / .65);
+  const auto one = [&](const AnyLoss& loss, const at::Tensor& propensity) {
+    return LossCase{.loss = loss, .output = {}, .label = y, .context = Named<at::Tensor>({{"p", propensity}}), .labels = labels};
+  };
+  const htl::Propensity given{.given = "click", .column = "p"};
+  const AnyLoss inverse = htl::InversePropensity({.propensity = given}), robust = htl::DoublyRobust({.propensity = given, .imputation_weight = 0});
+  const auto constant = [&](const at::Tensor& z) { return std::vector{z.expand({rows, 1})}; };
+  const auto beside = [&](const at::Tensor& r) {
+    return [=](const at::Tensor& z) { return std::vector{torch::stack({z.expand({rows}), r.expand({rows})}, 1)}; };
+  };
+  const auto right = [&](const at::Tensor& z) {  // the mean log loss of each kind of rows, as it depends on z
+    const at::Tensor imputed = likely * at::softplus(-z) + (1 - likely) * at::softplus(z);
+    return std::vector{torch::stack({z.expand({rows}), imputed.expm1().log()}, 1)};
+  };
+  const at::Tensor start = torch::zeros({1}, at::kDouble), wrong = torch::full({rows}, .5, at::kDouble), any = doubles({.3});
+  const auto expect_biased = [&](const LossFit& found, const std::string& what) {
+    EXPECT_GT(found.value.item<double>() - truth, 20 * found.error.item<double>()) << what;
+    EXPECT_NEAR(found.value.item<double>(), std::log(.49 / .41), 4 * found.error.item<double>()) << what;
+  };
+  const at::Tensor there = seen.nonzero().squeeze(1);
+  const LossCase naive{.loss = htl::BinaryCrossEntropy{}, .output = {}, .label = y.index_select(0, there)};
+  expect_biased(fit(
+                    naive,
+                    [&](const at::Tensor& z) {
+                      return std::vector{z.expand({there.size(0), 1})};
+                    },
+                    start),
+                "seen rows alone");
+  expect_biased(fit(one(inverse, wrong), constant, start), "wrong propensities");
+  expect_biased(fit(one(robust, wrong), beside(any), start), "wrong propensities and imputation");
+  const LossFit weighted = fit(one(inverse, p), constant, start);
+  expect_recovers(weighted, {truth}, .05, "inverse_propensity");
+  LossCase by_task = one(htl::InversePropensity({.propensity = {.given = "click"}}), p);
+  by_task.others = TaskOutputs({{"click", torch::logit(p).unsqueeze(1)}});
+  const auto with_click = [&](const at::Tensor& z) { return std::vector{z.expand({rows, 1}), by_task.others["click"]}; };
+  EXPECT_TRUE(close(fit(by_task, with_click, start).value, weighted.value, 0, 1e-7));
+  expect_recovers(fit(one(robust, p), beside(any), start), {truth}, .05, "doubly_robust, any imputation");
+  expect_recovers(fit(one(robust, wrong), right, start), {truth}, .05, "doubly_robust, wrong propensities");
+  // apart, the logit is that of inverse propensities, and the imputation the weighted mean error
+  const at::Tensor w = seen / p, error = htl::BinaryCrossEntropy{}(weighted.value.expand({rows}), y), mean = (w * error).sum() / w.sum();
+  const LossCase apart =
+      one(htl::DoublyRobust({.propensity = given, .joint = false}), p).with(beside(mean.expm1().log().unsqueeze(0))(weighted.value)).leaves();
+  apart.reduced(torch::full({rows}, 1. / rows, at::kDouble)).backward();
+  EXPECT_LT(apart.output.grad().sum(0).abs().max().item<double>(), 1e-8);
+}
+
+/// Three clicks of ten, and where it is known five buys of ten: apart these are the frequencies, in order both .4, the best that are equal.
+TEST(OrderCalibration, fitted_beside_log_losses_keeps_the_order_and_else_moves_nothing) {
+  const at::Tensor click = torch::arange(10).lt(3).to(at::kDouble), buy = torch::arange(10).lt(5).to(at::kDouble);
+  for (const double weight : {0., .6})
+    for (const bool broken : {true, false}) {
+      const htl::HybridLoss loss(
+          htl::TaskSet{htl::binary("click"), htl::binary("buy").loss(htl::BinaryCrossEntropy{}).loss(htl::OrderCalibration({.after = {"click"}}), weight)});
+      const htl::Labels labels = htl::Labels().set("click", {broken ? click : buy}).set("buy", {broken ? buy : click});
+      at::Tensor z = torch::zeros({2}, at::kDouble);
+      for (int step = 0; step < 1200; ++step) {  // a slope that jumps: ever shorter steps
+        const at::Tensor leaf = z.clone().requires_grad_();
+        loss(TaskOutputs({{"click", leaf[0].expand({10, 1})}, {"buy", leaf[1].expand({10, 1})}}), labels).sum().backward();
+        z = z - leaf.grad() * (4. / (1 + step / 10.));
+      }
+      const at::Tensor p = z.sigmoid();
+      EXPECT_TRUE(close(p, !broken ? doubles({.5, .3}) : weight > 0 ? doubles({.4, .4}) : doubles({.3, .5}), 0, 2e-3)) << p;
+    }
+}
+
+TEST(Distillation, fitted_alone_makes_the_student_the_teacher) {
+  Random random(19);
+  const at::Tensor features = torch::cat({random.normal({300, 3}), torch::ones({300, 1}, at::kDouble)}, 1);
+  for (const auto& [form, width, heat] : {std::tuple{htl::DistillationForm::binary, int64_t{1}, 2.},
+                                          {htl::DistillationForm::multiclass, int64_t{3}, .7},
+                                          {htl::DistillationForm::squared, int64_t{1}, 1.}}) {
+    const int64_t free = width == 3 ? 2 : 1;  // the first class has the logit 0
+    const auto linear = [&, w = width](const at::Tensor& x) {
+      const at::Tensor z = features.mm(x.view({4, free}));
+      return w == 3 ? torch::cat({torch::zeros({300, 1}, at::kDouble), z}, 1) : z;
+    };
+    const at::Tensor truth = random.normal({4 * free}), taught = linear(truth);
+    const LossCase one{.loss = htl::Distillation({.teacher = "t", .form = form, .classes = 3, .temperature = heat}),
+                       .output = {},
+                       .label = torch::zeros({300}, at::kDouble),
+                       .others = TaskOutputs({{"t", taught}})};
+    const LossFit found = fit(
+        one,
+        [&](const at::Tensor& x) {
+          return std::vector{linear(x), taught};
+        },
+        torch::zeros({4 * free}, at::kDouble));
+    EXPECT_TRUE(close(found.value, truth, 0, 1e-6)) << one.text();
+  }
+}
+
+TEST(PairwiseRanking, fitted_alone_recovers_scores_and_their_order_from_who_won) {
+  Random random(20);
+  const int64_t pairs = 1000;
+  const at::Tensor scores = doubles({0, 1.2, -.8, .6, -1.5});
+  const at::Tensor left = random.ids({pairs}, 5), right = (left + 1 + random.ids({pairs}, 4)).remainder(5);
+  const at::Tensor won = random.uniform({pairs}).lt((scores.index_select(0, left) - scores.index_select(0, right)).sigmoid()).to(at::kDouble);
+  const at::Tensor item = torch::cat({left, right}), pair = torch::arange(pairs).repeat({2});
+  const LossCase one{
+      .loss = htl::PairwiseRanking({.group = "pair"}), .output = {}, .label = torch::cat({won, 1 - won}), .context = Named<at::Tensor>({{"pair", pair}})};
+  const auto all = [](const at::Tensor& x) { return torch::cat({torch::zeros({1}, at::kDouble), x}); };
+  LossFit found = fit(
+      one, [&](const at::Tensor& x) { return std::vector{all(x).index_select(0, item).unsqueeze(1)}; }, torch::zeros({4}, at::kDouble));
+  found.error = found.error * std::sqrt(2.);  // a pair's two rows are one draw
+  expect_recovers(found, {1.2, -.8, .6, -1.5}, .25, "pairwise_ranking");
+  EXPECT_TRUE(at::equal(all(found.value).argsort(), scores.argsort()));
 }
 
 TEST(ESCM2, stands_together_on_one_task_of_a_hybrid_loss) {

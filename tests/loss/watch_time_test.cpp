@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses of watch time: golden numbers, derivatives, extremes, densities, and that each recovers what made the labels.
-#include <htl/loss/built_in_losses.hpp>
-#include <htl/loss/hybrid_loss.hpp>
+#include <support/loss_battery.hpp>
+#include <support/loss_fits.hpp>
+#include <support/loss_references.hpp>
 
 #include <torch/torch.h>
 
-#include "support/loss_battery.hpp"
-
 namespace {
 
+using namespace htl::test;
 using htl::AnyLoss;
 using htl::Named;
-using htl::test::close;
-using htl::test::contains;
-using htl::test::LossCase;
-using htl::test::Random;
-using htl::test::sentence_of;
 
 at::Tensor doubles(const std::vector<double>& values) { return torch::tensor(values, at::kDouble); }
 at::Tensor row_of(const std::vector<double>& values) { return doubles(values).unsqueeze(0); }
@@ -144,6 +139,138 @@ TEST(WatchTimeLosses, stay_finite_far_out_in_both_types_and_forms) {
   Random random(6);
   for (int round = 0; round < 20; ++round)
     for (const LossCase& one : cases(random, 3, at::kDouble)) htl::test::expect_finite_far_out(one, random, {80, -80, 0, 1e-30, 1, -3, 20}, 1e-9);
+}
+
+TEST(WatchTimeLosses, are_means_over_the_rows_that_count) {
+  Random random(19);
+  for (int round = 0; round < 4; ++round)
+    for (const LossCase& one : cases(random, 20, at::kDouble)) expect_mean_over_rows_that_count(one, random);
+}
+
+TEST(WatchTimeLosses, curve_upwards_where_they_are_convex) {
+  Random random(20);
+  const at::Tensor label = random.uniform({50}, 0, 30), duration = random.uniform({50}, 0, 100);
+  const auto one = [&](const AnyLoss& loss) {
+    return LossCase{
+        .loss = loss, .output = torch::zeros({50, loss.output_width()}, at::kDouble), .label = label, .context = Named<at::Tensor>({{"duration", duration}})};
+  };
+  for (const AnyLoss& loss :
+       {AnyLoss(htl::WeightedLogistic{}), AnyLoss(htl::WeightedLogistic({.form = htl::WeightedLogisticForm::odds})),
+        AnyLoss(htl::D2Q({.duration = "duration", .points = 5, .edges = {50}, .tables = {0, 2, 5, 9, 10, 0, 10, 20, 40, 60}})), AnyLoss(small_splits(0, 0)),
+        AnyLoss(small_tree()), AnyLoss(htl::BucketSoftmax({.buckets = 3, .edges = {2, 9}, .mids = {1, 5, 20}}))})
+    expect_convex(one(loss), random);
+  const htl::TPM valued({.depth = 2, .value = .1, .edges = {2, 5, 10}, .mids = {1, 3.5, 7.5, 20}});
+  for (const AnyLoss& loss : {AnyLoss(small_splits(1, 0)), AnyLoss(small_splits(0, 1)), AnyLoss(valued), AnyLoss(htl::GaussianMixture{}),
+                              AnyLoss(htl::ExponentialGaussianMixture({.components = 2}))})
+    expect_not_convex(one(loss), random);
+}
+
+TEST(WatchTimeLosses, match_long_doubles_at_extreme_outputs_and_labels) {
+  Random random(21);
+  using Row = const std::vector<Dual>&;
+  const std::vector<double> far{-80, -3, -1e-30, 0, 1e-30, .7, 5, 80}, times{0, 1e-30, 1, 7.5, 80, 1e12};
+  const at::Tensor whole = torch::ones({1}, at::kDouble);
+  const auto one = [&](const AnyLoss& loss, bool stiff = false) {
+    return LossCase{.loss = loss, .output = torch::zeros({1, loss.output_width()}, at::kDouble), .label = doubles({0}), .stiff = stiff};
+  };
+  for (const auto& [restoration, delta, ordinal] : {std::tuple{0., 1., 0.}, {.5, 3., .25}, {1., 1e4, 0.}}) {
+    const std::vector<double> points{2, 5, 10, 30};
+    const htl::CREAD loss({.splits = 4, .restoration = restoration, .delta = delta, .ordinal = ordinal, .points = points});
+    expect_long_doubles({one(loss), times,
+                         [=, r = restoration, d = delta, o = ordinal](Row x, Long t) {
+                           Dual sum = 0, restored = 0, growth = 0;
+                           for (size_t m = 0; m < 4; ++m) {
+                             sum = sum + log_loss(x[m], t > points[m] ? 1 : 0) / 4;
+                             restored = restored + sigmoid(x[m]) * (points[m] - (m > 0 ? points[m - 1] : 0));
+                             if (m > 0) growth = growth + relu(sigmoid(x[m]) - sigmoid(x[m - 1]));
+                           }
+                           return sum + r * huber(restored - t, d) + o * growth;
+                         },
+                         whole, [](Row, Long) { return 2; }},
+                        random, far, 60);
+  }
+  const std::vector<double> edges{2, 5, 10}, mids{1, 3.5, 7.5, 20};
+  const auto bucket = [=](Long t) { return static_cast<size_t>(std::count_if(edges.begin(), edges.end(), [=](double edge) { return t > edge; })); };
+  for (const auto& [value, deviation] : {std::pair{0., 0.}, {.3, 0.}, {.3, .2}}) {
+    const htl::TPM loss({.depth = 2, .value = value, .deviation = deviation, .edges = edges, .mids = mids});
+    expect_long_doubles({one(loss, true), times,
+                         [=, v = value, d = deviation](Row x, Long t) {
+                           const size_t leaf = bucket(t);
+                           const Dual chance[4] = {sigmoid(x[0]) * sigmoid(x[1]), sigmoid(x[0]) * sigmoid(-x[1]), sigmoid(-x[0]) * sigmoid(x[2]),
+                                                   sigmoid(-x[0]) * sigmoid(-x[2])};
+                           Dual mean = 0, square_sum = 0;
+                           for (size_t k = 0; k < 4; ++k) mean = mean + chance[k] * mids[k];
+                           for (size_t k = 0; k < 4; ++k) square_sum = square_sum + chance[k] * square(mids[k] - mean);
+                           const Dual way = log_loss(x[0], leaf < 2 ? 1 : 0) + log_loss(x[leaf < 2 ? 1 : 2], leaf % 2 == 0 ? 1 : 0);
+                           return way / 3 + v * square(mean - t) + d * (square_sum.value < 1e-30L ? Dual(1e-15L) : sqrt(square_sum));
+                         },
+                         whole, [](Row, Long) { return 30; }},
+                        random, far, 60);
+  }
+  expect_long_doubles(
+      {one(htl::BucketSoftmax({.buckets = 4, .edges = edges, .mids = mids})), times, [=](Row x, Long t) { return cross_entropy(x, bucket(t)); }}, random, far,
+      100);
+  for (const double duration : {10., 90.}) {
+    const std::vector<Long> table = duration < 50 ? std::vector<Long>{0, 0, 0, 9, 10} : std::vector<Long>{1, 10, 20, 40, 1e6};
+    LossCase ranks = one(htl::D2Q({.duration = "duration", .points = 5, .edges = {50}, .tables = {0, 0, 0, 9, 10, 1, 10, 20, 40, 1e6}}));
+    ranks.context = Named<at::Tensor>({{"duration", doubles({duration})}});
+    expect_long_doubles({ranks, times,
+                         [=](Row x, Long t) {
+                           Long below = 0, equal = 0, part = 0;  // how many quantiles are below, how many are t, and how far t is in its interval
+                           for (size_t i = 0; i < 5; ++i) {
+                             below += table[i] < t;
+                             equal += table[i] == t;
+                             if (i > 0 && table[i - 1] < t && t < table[i]) part = (t - table[i - 1]) / (table[i] - table[i - 1]);
+                           }
+                           const Long level = equal > 0 ? below + (equal - 1) / 2 : std::max<Long>(below - 1, 0) + part;
+                           return square(x[0] - level / 4);
+                         },
+                         whole, [](Row, Long) { return 1; }},
+                        random, far, 30);
+  }
+}
+
+TEST(Mixtures, match_long_doubles_at_extreme_outputs_and_labels) {
+  Random random(22);
+  using Row = const std::vector<Dual>&;
+  const std::vector<double> far{-80, -3, -1e-30, 0, 1e-30, .7, 5, 80}, times{0, 1e-30, 1, 7.5, 80, 1e12};
+  const Long half_log_two_pi = std::log(2 * std::acos(-1.0L)) / 2;
+  const auto sigma = [](Dual s) { return clamp(softplus(s), 1e-3, 1e6); };
+  const auto size = [](Row x, Dual value) {
+    Long sum = std::abs(value.value);
+    for (const Dual& number : x) sum += std::abs(number.value);
+    return sum;
+  };
+  const auto one = [&](const AnyLoss& loss) {
+    return LossCase{.loss = loss, .output = torch::zeros({1, loss.output_width()}, at::kDouble), .label = doubles({0}), .stiff = true};
+  };
+  const at::Tensor whole = torch::ones({1}, at::kDouble);
+  const auto normals = [=](Row x, Long y) {
+    std::vector<Dual> joint;
+    for (size_t k = 0; k < 2; ++k) joint.push_back(x[k] - square((y - x[2 + k]) / sigma(x[4 + k])) / 2 - log(sigma(x[4 + k])) - half_log_two_pi);
+    return log_sum_exp({x[0], x[1]}) - log_sum_exp(joint);
+  };
+  expect_long_doubles({one(htl::GaussianMixture({.components = 2})), times, normals, whole, [=](Row x, Long y) { return size(x, normals(x, y)); }}, random, far,
+                      60);
+  for (const bool exact_mean : {true, false})
+    for (const auto& [entropy, regression] : {std::pair{0., 0.}, {.1, 1.}}) {
+      const htl::ExponentialGaussianMixture loss({.components = 2, .entropy = entropy, .regression = regression, .truncated_mean = exact_mean});
+      const auto mixture = [=, h = entropy, r = regression](Row x, Long y) {
+        const Dual all = log_sum_exp({x[0], x[1], x[2]}), rate = softplus(x[3]) + 1e-6;
+        std::vector<Dual> joint{x[0] + log(rate) - rate * y};
+        Dual mean = exp(x[0] - all) / rate, entropies = exp(x[0] - all) * (x[0] - all);
+        for (size_t k = 0; k < 2; ++k) {
+          const Dual mu = softplus(x[4 + k]) + 1 / rate, width = sigma(x[6 + k]), ratio = mu / width, prior = exp(x[1 + k] - all);
+          const Long density = std::exp(-ratio.value * ratio.value / 2 - half_log_two_pi), below = 1 - std::erfc(ratio.value / std::sqrt(2.0L)) / 2;
+          const Dual mass(below, density * ratio.slope), bump(density, -ratio.value * density * ratio.slope);
+          joint.push_back(x[1 + k] - square((y - mu) / width) / 2 - log(width) - half_log_two_pi - log(mass));
+          mean = mean + prior * (exact_mean ? mu + width * bump / mass : mu);
+          entropies = entropies + prior * (x[1 + k] - all);
+        }
+        return all - log_sum_exp(joint) + h * entropies + r * abs(mean - y);
+      };
+      expect_long_doubles({one(loss), times, mixture, whole, [=](Row x, Long y) { return size(x, mixture(x, y)); }}, random, far, 40);
+    }
 }
 
 TEST(WatchTimeLosses, of_logits_match_long_doubles_over_the_grid_of_extremes) {
@@ -493,6 +620,93 @@ TEST(Mixtures, recover_what_made_the_labels) {
   const at::Tensor two = fitted(plain, normal, row_of({0, 0, 5, 25, 1, 1}), 500)[0];
   EXPECT_TRUE(close(two.narrow(0, 2, 2), doubles({10, 30}), 0, .2));
   EXPECT_NEAR(plain.predict(two.unsqueeze(0), no_context).item<double>(), normal.mean().item<double>(), .05);
+}
+
+/// Watch times that are exponential, by a feature with the mean 10 or 25; and the chance to watch on after some time.
+struct Exponentials {
+  at::Tensor late, seconds;
+  Exponentials(Random& random, int64_t rows) : late(random.events({rows})), seconds(-random.uniform({rows}).clamp_min(1e-12).log() * (10 + 15 * late)) {}
+  static double beyond(double time, bool late) { return std::exp(-time / (late ? 25 : 10)); }
+};
+
+/// Numbers for rows without the feature, and what it adds.
+std::vector<double> by_feature(const std::function<std::vector<double>(bool late)>& numbers) {
+  std::vector<double> all = numbers(false);
+  const std::vector<double> with = numbers(true);
+  const size_t count = all.size();
+  for (size_t k = 0; k < count; ++k) all.push_back(with[k] - all[k]);
+  return all;
+}
+
+TEST(CREADAndTPMAndBucketSoftmax, fitted_alone_recover_the_distribution_of_a_feature) {
+  Random random(23);
+  const Exponentials data(random, 8000);
+  const auto linear = [&](int64_t width) {
+    return [=](const at::Tensor& x) { return std::vector{x.narrow(0, 0, width) + data.late.unsqueeze(1) * x.narrow(0, width, width)}; };
+  };
+  const std::vector<double> points{2, 5, 10, 20, 40};
+  const htl::CREAD splits({.splits = 5, .restoration = 0, .ordinal = 0, .points = points});
+  const auto chances = by_feature([&](bool late) {
+    std::vector<double> all;
+    for (const double point : points) all.push_back(logit(Exponentials::beyond(point, late)));
+    return all;
+  });
+  const LossCase of_splits{.loss = splits, .output = {}, .label = data.seconds};
+  expect_recovers(fit(of_splits, linear(5), torch::zeros({10}, at::kDouble)), chances, .15, "cread");
+
+  const htl::TPM tree({.depth = 2, .value = 0, .deviation = 0, .edges = {4, 12, 25}, .mids = {1, 8, 18, 40}});
+  const auto ways = by_feature([](bool late) {
+    const double a = Exponentials::beyond(4, late), b = Exponentials::beyond(12, late), c = Exponentials::beyond(25, late);
+    return std::vector{logit(1 - b), std::log((1 - a) / (a - b)), std::log((b - c) / c)};
+  });
+  const LossCase of_tree{.loss = tree, .output = {}, .label = data.seconds};
+  expect_recovers(fit(of_tree, linear(3), torch::zeros({6}, at::kDouble)), ways, .15, "tpm");
+
+  const htl::BucketSoftmax buckets({.buckets = 4, .edges = {4, 12, 25}, .mids = {1, 8, 18, 40}});
+  const auto odds = by_feature([](bool late) {
+    const double a = Exponentials::beyond(4, late), b = Exponentials::beyond(12, late), c = Exponentials::beyond(25, late);
+    return std::vector{std::log((a - b) / (1 - a)), std::log((b - c) / (1 - a)), std::log(c / (1 - a))};
+  });
+  const LossCase of_buckets{.loss = buckets, .output = {}, .label = data.seconds};
+  const auto without_first = [&](const at::Tensor& x) {
+    const at::Tensor z = linear(3)(x)[0];
+    return std::vector{torch::cat({torch::zeros_like(z.narrow(1, 0, 1)), z}, 1)};
+  };
+  expect_recovers(fit(of_buckets, without_first, torch::zeros({6}, at::kDouble)), odds, .15, "bucket_softmax");
+
+  // mids of the labels themselves: the restored mean is theirs, also where the tree's loss is told to hit it
+  for (const double value : {0., .01}) {
+    const AnyLoss fitted_tree = AnyLoss(htl::TPM({.depth = 3, .value = value, .deviation = 0})).fitted({data.seconds}, no_context);
+    const LossCase of_mean{.loss = fitted_tree, .output = {}, .label = data.seconds};
+    const at::Tensor ways_of_all = fit(
+                                       of_mean,
+                                       [](const at::Tensor& x) {
+                                         return std::vector{x.expand({8000, 7})};
+                                       },
+                                       torch::zeros({7}, at::kDouble))
+                                       .value;
+    const double predicted = fitted_tree.predict({ways_of_all.unsqueeze(0), no_context}).item<double>();
+    EXPECT_NEAR(predicted, data.seconds.mean().item<double>(), 1e-5);
+    EXPECT_NEAR(predicted, 17.5, 4 * data.seconds.std().item<double>() / std::sqrt(8000.));
+  }
+}
+
+TEST(D2Q, fitted_alone_recovers_the_mean_level_of_a_feature_and_predicts_its_watch_time) {
+  // the part watched is uniform, or with the feature the root of that: F(v) = (v + v²)/2 in each bucket of duration, whose means are 5/12 and 7/12
+  Random random(24);
+  const int64_t rows = 20000;
+  const at::Tensor late = random.events({rows}), duration = 10 + 50 * random.events({rows}), part = random.uniform({rows}).pow(1 / (1 + late));
+  const Named<at::Tensor> context({{"duration", duration}});
+  const AnyLoss loss = AnyLoss(htl::D2Q({.duration = "duration", .buckets = 2, .points = 201})).fitted({part * duration}, context);
+  const LossCase one{.loss = loss, .output = {}, .label = part * duration, .context = context};
+  const LossFit found = fit(
+      one, [&](const at::Tensor& x) { return std::vector{(x[0] + late * x[1]).unsqueeze(1)}; }, torch::zeros({2}, at::kDouble));
+  expect_recovers(found, {5. / 12, 2. / 12}, .005, "d2q");
+  const at::Tensor levels = torch::stack({found.value[0], found.value.sum()}).unsqueeze(1);
+  for (const double length : {10., 60.}) {
+    const at::Tensor predicted = loss.predict({levels, Named<at::Tensor>({{"duration", doubles({length, length})}})}) / length;
+    EXPECT_TRUE(close(predicted, doubles({(std::sqrt(1 + 8 * 5. / 12) - 1) / 2, (std::sqrt(1 + 8 * 7. / 12) - 1) / 2}), 0, .015)) << length;
+  }
 }
 
 TEST(WatchTimeLosses, come_by_name_with_their_parameters_and_statistics) {

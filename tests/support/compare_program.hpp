@@ -42,7 +42,7 @@ class CompareProgram : public ProgramTest {
   }
 
   static constexpr const char* small =
-      "--dataset synthetic --rows 1500 --epochs 2 --batch-size 256 --tower 8 --trunk 8 --tower-above-trunk 8 --experts 2 --threads 1 --bootstrap 50 ";
+      "--dataset synthetic --rows 1500 --epochs 2 --batch-size 256 --tower 8 --trunk 8 --tower-above-trunk 8 --threads 1 --bootstrap 50 ";
 };
 
 }  // namespace htl::test

@@ -32,7 +32,7 @@ struct GaussianMixtureOptions {
 /// Width 3K: a_1 … a_K, μ_1 … μ_K, s_1 … s_K. Targets: any finite number; a label transform may stand on the task, the density is then the target's.
 /// The prediction is Σ π_k μ_k. Gradient: π_k − r_k, r_k·(μ_k − y)/σ_k², and r_k·(1 − ((y − μ_k)/σ_k)²)/σ_k·σ(s_k), with the responsibilities r; 0 in s where σ
 /// is held. Computed in log space; finite while ((y − μ)/sigma_floor)² fits the type. O(B·K). Any device, no synchronisation. Of outputs far out, float32 rows
-/// keep few digits of the gradient, since terms beyond 2^24 swamp others; `reduced` on the CPU works in fp64.
+/// keep few digits of the gradient, since terms beyond 2^24 (float64: 2^53) swamp others; `reduced` on the CPU works in fp64.
 ///
 /// Source: Bishop, Mixture Density Networks, 1994, eq. 22–29.
 struct GaussianMixture {

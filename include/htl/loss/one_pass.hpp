@@ -228,7 +228,7 @@ void pass_rows(const L& loss, const RowArrays<T, Y>& arrays, at::Tensor& value) 
   } else {
     total = weighted_rows(loss, arrays);
   }
-  *value.mutable_data_ptr<T>() = std::isinf(total) ? static_cast<T>(total) : held<T>(total);  // an infinite output is to be seen
+  *value.mutable_data_ptr<T>() = static_cast<T>(total);
 }
 
 /// Throws where the tensors of a pass are not of the same rows, or the output not as wide as row() reads.
@@ -285,8 +285,8 @@ struct OnePass : torch::autograd::Function<OnePass> {
 
 /// @brief Σ share·l as a scalar in the output's type: one pass in fp64 on the CPU, `per_row` elsewhere. Differentiable once in the output.
 ///
-/// Sums run over fixed chunks: the same bits for any number of threads. A value or slope of finite outputs that float32 can't hold is held at its largest
-/// number, 3.4e38. O(B·W).
+/// Sums run over fixed chunks: the same bits for any number of threads. A slope that float32 can't hold is held at its largest
+/// number, 3.4e38; a value that it can't hold is infinite, as a plain conversion has it, and so is seen. O(B·W).
 /// @param loss gives `row` and `per_row`
 /// @param input float32 or float64 output [B, W], target [B] of the same type or int64
 /// @param share [B] in the output's type; rows with 0 do not enter, whatever their output is

@@ -9,8 +9,8 @@ namespace htl::inline v0_1_0 {
 
 /// @brief l = (x − y)², in the squared unit of the target. dl/dx = 2(x − y). Its minimiser is the mean. Any device, no synchronisation.
 ///
-/// Width 1; any finite target. The prediction is the output itself. Convex. On the CPU a value beyond float32 (an error above 1.8e19) is held at its largest
-/// number, and the slope is right beside it; elsewhere it is infinite. O(B).
+/// Width 1; any finite target. The prediction is the output itself. Convex. In float32 the value of an error above 1.8e19 is infinite; the slope is right
+/// beside it. O(B).
 ///
 ///     at::Tensor per_row = htl::SquaredError{}(predictions, targets);   // [B]
 struct SquaredError {

@@ -321,7 +321,7 @@ inline at::Tensor column(std::string_view who, const at::Tensor& output) {
 }
 /// The same beside its target [B].
 inline at::Tensor column(std::string_view who, const at::Tensor& output, const at::Tensor& target) {
-  const at::Tensor result = column(who, output);
+  at::Tensor result = column(who, output);
   check_shape(who, "a target", target, {output.size(0)});
   return result;
 }

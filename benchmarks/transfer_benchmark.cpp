@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What HTLNet above its embeddings costs, forward and backward: our task graph, the same network op by op with LibTorch's modules, and the bare matrix
 // products that both must do. Interleave for fair ratios: --benchmark_enable_random_interleaving=true --benchmark_repetitions=9.
+#include "by_hand.hpp"
+
 #include <htl/transfer/task_graph.hpp>
 
 #include <ATen/Context.h>
@@ -13,58 +15,6 @@ constexpr int64_t input_width = 430, rep = 128, dim = 10;  // 43 fields of 10
 
 /// Which matrix library fp32 products use: "medium" means oneDNN, which a program may choose and a header may not.
 void choose_backend(bool one_dnn) { at::globalContext().setFloat32MatmulPrecision(one_dnn ? "medium" : "highest"); }
-
-/// click → long_view → watch_time as a user of LibTorch writes it: torch::cat, torch::nn::Linear, every step recorded by autograd.
-struct PlainNet : torch::nn::Module {
-  struct Net {
-    std::vector<torch::nn::Linear> layers;
-  };
-  PlainNet() {
-    for (int t = 0; t < 3; ++t) {
-      Net tower;
-      std::vector<int64_t> widths{input_width + (t > 0 ? rep + dim : 0), 128, 64, 32, 1};
-      for (size_t l = 0; l + 1 < widths.size(); ++l)
-        tower.layers.push_back(register_module("tower" + std::to_string(t) + "_" + std::to_string(l), torch::nn::Linear(widths[l], widths[l + 1])));
-      towers.push_back(tower);
-    }
-    for (int t = 0; t < 2; ++t) {
-      tables.push_back(register_parameter("table" + std::to_string(t), torch::randn({2, dim})));
-      rep_value.push_back(register_module("rep_value" + std::to_string(t), torch::nn::Linear(rep, rep)));
-      label_value.push_back(register_module("label_value" + std::to_string(t), torch::nn::Linear(dim, dim)));
-    }
-    rep_query = register_module("rep_query", torch::nn::Linear(rep, rep));
-    rep_key = register_module("rep_key", torch::nn::Linear(rep, rep));
-    label_query = register_module("label_query", torch::nn::Linear(dim, dim));
-    label_key = register_module("label_key", torch::nn::Linear(dim, dim));
-  }
-  static at::Tensor fuse(const std::vector<at::Tensor>& u, torch::nn::Linear& query, torch::nn::Linear& key, torch::nn::Linear& value) {
-    if (u.size() == 1) return value(u[0]);
-    const at::Tensor items = torch::stack(u, 1);
-    const at::Tensor scores = (query(items) * key(items)).sum(2) / std::sqrt(static_cast<double>(items.size(2)));
-    return (scores.softmax(1).unsqueeze(2) * value(items)).sum(1);
-  }
-  std::vector<at::Tensor> forward(const std::vector<at::Tensor>& views) {
-    std::vector<at::Tensor> outputs, reps, labels;
-    for (size_t t = 0; t < 3; ++t) {
-      at::Tensor x = views[t];
-      if (t > 0) x = torch::cat({x, fuse(reps, rep_query, rep_key, rep_value[t - 1]), fuse(labels, label_query, label_key, label_value[t - 1])}, 1);
-      for (size_t l = 0; l < 3; ++l) {
-        x = torch::relu(towers[t].layers[l](x));
-        if (l == 0) reps.push_back(x.detach());
-      }
-      outputs.push_back(towers[t].layers[3](x));
-      if (t == 2) break;
-      const at::Tensor u = torch::rand_like(outputs[t]).clamp_(1e-7, 1 - 1e-7);
-      const at::Tensor q = torch::sigmoid(outputs[t].detach() + u.log() - (1 - u).log());
-      labels.push_back(q * tables[t][0] + (1 - q) * tables[t][1]);
-    }
-    return outputs;
-  }
-  std::vector<Net> towers;
-  std::vector<at::Tensor> tables;
-  std::vector<torch::nn::Linear> rep_value, label_value;
-  torch::nn::Linear rep_query{nullptr}, rep_key{nullptr}, label_query{nullptr}, label_key{nullptr};
-};
 
 std::vector<at::Tensor> views_of(int64_t rows, int64_t tasks = 3) {
   torch::manual_seed(1);
@@ -119,7 +69,7 @@ void four_task_graph(benchmark::State& state, const std::string& form) {
 }
 
 void op_by_op(benchmark::State& state) {
-  PlainNet net;
+  by_hand::Transfer net(input_width, {128, 64, 32});
   steps(state, net, [&](const std::vector<at::Tensor>& views) { return net.forward(views); });
 }
 

@@ -155,6 +155,13 @@ inline void expect_refuses_what_does_not_fit(const LossCase& one) {
   EXPECT_THROW(one.loss.predict({at::cat({one.output, one.output}, 1), one.context}), c10::Error) << one.text();
 }
 
+/// @brief expect_mean_over_rows_that_count() of several random batches of each case.
+inline void expect_means_over_rows_that_count(const LossTable& table, uint64_t seed) {
+  Random random(seed);
+  for (int round = 0; round < 4; ++round)
+    for (const LossCase& one : table(random, 20, at::kDouble, 1.0)) expect_mean_over_rows_that_count(one, random);
+}
+
 /// @brief All of it: derivatives, one pass against rows, threads, NaN, HybridLoss, names, predictions.
 /// @param table makes the cases
 /// @param seed of the cases
@@ -163,8 +170,7 @@ inline void loss_battery(const LossTable& table, uint64_t seed, const std::vecto
   expect_one_arithmetic(table, seed, scales, 2e-6);
   Random random(seed + 1);
   for (const LossCase& one : table(random, 4, at::kDouble, 1.0)) expect_nan_only_where_it_counts(one);
-  for (int round = 0; round < 4; ++round)
-    for (const LossCase& one : table(random, 20, at::kDouble, 1.0)) expect_mean_over_rows_that_count(one, random);
+  expect_means_over_rows_that_count(table, seed + 2);
   for (const LossCase& one : table(random, 8, at::kDouble, 1.0)) {
     expect_made_again(one);
     expect_nan_label_stays_nan(one);

@@ -17,8 +17,7 @@
 namespace compare {
 
 /// @brief Numbers, names, + - * / ^ and parentheses, log(x), log1p(x). A name of other characters than letters, digits and "_" stands in double quotes. A power
-/// binds tighter than a sign before it and groups to the right: -a^b^c is
-/// -(a^(b^c)).
+/// binds tighter than a sign before it and groups to the right: -a^b^c is -(a^(b^c)).
 class Expression {
  public:
   /// @brief Reads a formula.

@@ -53,8 +53,9 @@ class Fused {
     for (int64_t t = 0; t < tasks_.size(); ++t) {
       if (tasks_[t].kind() == htl::TaskKind::multiclass) continue;
       names_.push_back(tasks_[t].name());
-      const at::Tensor seen = tasks_.observed(t, training), values = training[tasks_[t].name()].value;
-      const at::Tensor counted = seen.defined() ? values.masked_select(seen) : values;
+      htl::Label label = training[tasks_[t].name()];
+      label.mask = tasks_.observed(t, training);
+      const at::Tensor rows = label.observed_rows(), counted = rows.defined() ? label.value.index_select(0, rows) : label.value;
       least_.push_back(counted.numel() > 0 ? counted.min().item<double>() : -std::numeric_limits<double>::infinity());
     }
     if (!setup.options.score.empty()) expression_.emplace(setup.options.score, names_);

@@ -147,7 +147,10 @@ htl::Predictions bound_predictions(const Setup& setup, const std::string& name) 
     }
     return single_precision(predictions);
   }
-  if (name == "averages") return single_precision(averages(rows_with_all_ids(setup)));
+  if (name == "averages") {
+    const bool are_all_there = base.data.min_count == 1 && !base.data.history && base.data.target_statistics == "none";
+    return single_precision(are_all_there ? averages(setup.data) : averages(rows_with_all_ids(setup)));
+  }
   const auto rows = htlnet::synthetic_bounds(base.data.rows);
   const htlnet::SyntheticOptions synthetic = htlnet::synthetic_of(base);
   return single_precision(name == "oracle" ? htlnet::synthetic_oracle(synthetic, rows[2], rows[3]) : htlnet::synthetic_additive(synthetic, rows[2], rows[3]));

@@ -128,8 +128,8 @@ void add_grid_options(CLI::App& app, CompareOptions& options, Texts& texts) {
   list(
       "--losses", options.losses,
       "Losses of the core regressions, LOSS[@TRANSFORM][&WEIGHT*LOSS…], as in squared@z_score|huber:delta=0.5@chained:first=log1p,second=z_score|ziln, or "
-      "squared&0.1*pairwise_ranking:group=user where two are added; without a transform z_score, or none for a loss in the label's unit; as_is: as the data set has it; default: squared@z_score where that is the data set's own, "
-      "else as_is");
+      "squared&0.1*pairwise_ranking:group=user where two are added; without a transform z_score, or none for a loss in the label's unit; as_is: as the data set "
+      "has it; default: squared@z_score where that is the data set's own, else as_is");
   list("--balancers", options.balancers, "Weights of the losses, NAME[:option=value,…], or none, the default");
   list(
       "--predictions", texts.predictions,

@@ -191,7 +191,8 @@ void add_train_options(CLI::App& app, Options& options) {
   app.add_option(
          "--loss", model.loss,
          "TASK=LOSS[:option=value,…][@TRANSFORM][&WEIGHT*LOSS…] of docs/losses.md, several tasks with | between them, as in watch_time=huber@log1p or "
-         "amount=ziln; losses behind & are added, and the first one predicts; a regression without a transform keeps its own (--core-label; z_score where its own loss needs none), or has none where the loss works in the label's "
+         "amount=ziln; losses behind & are added, and the first one predicts; a regression without a transform keeps its own (--core-label; z_score where its "
+         "own loss needs none), or has none where the loss works in the label's "
          "unit. Default: as the data set has it")
       ->check(read_by(check_losses_text, "TASK=LOSS[@TRANSFORM][&WEIGHT*LOSS…]"))
       ->group("Model");
